@@ -55,7 +55,7 @@ def bucket(steps: _Array, values: _Array, most: int) -> Buckets:
     Args:
         steps: Their steps (int64), ascending.
         values: As many finite ones (float64).
-        most: How many buckets there may be, at least 1. There are up to four times as many where
+        most: How many buckets there may be, at least 2. There are up to four times as many where
             each then has a single value, which takes a quarter of the space.
     """
     import numpy as np
@@ -75,6 +75,8 @@ def bucket(steps: _Array, values: _Array, most: int) -> Buckets:
         return Buckets(0, places, places, places, places, counts, np.empty(0))
     with np.errstate(over="ignore"):
         mean = np.add.reduceat(values, places) / counts
+    if not np.isfinite(mean).all():  # a sum of large numbers
+        mean = np.add.reduceat(values / np.repeat(counts, counts), places)
     lows, highs = np.minimum.reduceat(values, places), np.maximum.reduceat(values, places)
     return Buckets(
         level,
@@ -83,8 +85,7 @@ def bucket(steps: _Array, values: _Array, most: int) -> Buckets:
         _first_of(values, lows, places, counts),
         _first_of(values, highs, places, counts),
         counts,
-        # A sum of large numbers may overflow, and rounding may leave the range.
-        np.clip(np.where(np.isfinite(mean), mean, lows / 2 + highs / 2), lows, highs),
+        np.clip(mean, lows, highs),  # rounding may leave the range
     )
 
 

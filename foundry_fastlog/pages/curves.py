@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foundry_fastlog.pages.buckets import Buckets, bucket
 from foundry_fastlog.pages.encoding import encode
@@ -29,6 +29,7 @@ __all__ = ["CurveReader", "fitting"]
 
 #: Values of a stream that are in memory at a time.
 _MOST_CELLS = 32 << 20
+_MOST_PATTERNS = 200
 #: NaN and infinite values whose steps a curve keeps; the rest are counted.
 _MOST_MARKS = 500
 _NUMBERS = ("int64", "float64", "bool")
@@ -68,98 +69,71 @@ class CurveReader:
         chunk = max(1, _MOST_CELLS // max(1, rows))
         for begin in range(0, len(names), chunk):
             part = names[begin : begin + chunk]
-            columns = self._run.arrow(
-                "metrics", names=[_WILD.sub(r"[\g<0>]", name) for name in part], starts=self._starts
-            )
+            # Each line is held against each pattern, so all are better not asked for by name.
+            few = len(part) < _MOST_PATTERNS
+            patterns = [_WILD.sub(r"[\g<0>]", name) for name in part] if few else None
+            columns = self._run.arrow("metrics", names=patterns, starts=self._starts)
+            of_part = _Rows(columns)
             for name in part:
-                yield from self._metric(columns, name)
-                yield from self._summaries(columns, name)
+                if (found := of_part.of(name)) is not None:
+                    yield from self._metric(name, found)
 
     def system(self) -> Iterator[dict[str, Any]]:
         """Read the figures of the machine, by the steps at which the metrics were then."""
         if "system" not in self._run.streams:
             return
-        columns = self._run.arrow("system", starts=self._starts)
+        figures = _Rows(self._run.arrow("system", starts=self._starts))
         for name in self._run.names("system"):
-            for entry in self._timed(columns, name):
+            if (found := figures.of(name)) is not None:
+                entry = self._entry(name, found._replace(steps=self._steps_at(found.times)))
                 yield entry | {"kind": "system"}
 
-    def _metric(self, columns: Columns, name: str) -> Iterator[dict[str, Any]]:
-        if columns.kinds.get(column_of(name)) not in _NUMBERS:
-            return
-        metric = columns.metric(name)
-        if not len(metric):
-            return
-        times = metric.time.view("i8")
-        if self._main is None or len(times) > len(self._main[0]):
-            self._main = times, metric.steps
-        epochs = _epochs(columns, column_of(name))
-        yield self._entry(name, metric.steps, metric.values.astype("f8"), times, epochs)
-
-    def _summaries(self, columns: Columns, name: str) -> Iterator[dict[str, Any]]:
-        """The values of whole epochs: each stands where its epoch had ended."""
-        if column_of(name) in columns.kinds and "epoch" in columns.kinds:
-            for entry in self._timed(columns, name, of_epochs=True):
-                yield entry | {"name": f"{name} (epoch)", "kind": "epoch"}
-
-    def _timed(
-        self, columns: Columns, name: str, *, of_epochs: bool = False
-    ) -> Iterator[dict[str, Any]]:
-        """Values without a step of their own."""
-        import numpy as np
-
-        batches = columns.batches()
-        kind, values, valid = columns.array(column_of(name), batches)
-        if kind not in _NUMBERS:
-            return
-        chosen = np.ones(len(values), "?") if valid is None else valid
-        times = columns.array("timestamp", batches)[1]
-        epochs = None
-        if of_epochs:
-            _, epochs, has_epoch = columns.array("epoch", batches)
-            has_step = columns.array("step", batches)[2]
-            chosen = chosen & (False if has_step is None else ~has_step)
-            chosen = chosen & (True if has_epoch is None else has_epoch)
-            epochs = epochs[chosen]
-        if chosen.any():
-            times, values = times[chosen], values[chosen].astype("f8")
-            yield self._entry(name, self._steps_at(times), values, times, epochs)
+    def _metric(self, name: str, found: _Points) -> Iterator[dict[str, Any]]:
+        """The values of a metric by step, and those of whole epochs where these had ended."""
+        stepped = found.take(found.has_step)
+        if len(stepped.values):
+            if self._main is None or len(stepped.times) > len(self._main[0]):
+                self._main = stepped.times, stepped.steps
+            yield self._entry(name, stepped)
+        epochs = found.take(~found.has_step)
+        if len(epochs.values):
+            entry = self._entry(
+                f"{name} (epoch)", epochs._replace(steps=self._steps_at(epochs.times))
+            )
+            yield entry | {"kind": "epoch"}
 
     def _steps_at(self, times: _Array) -> _Array:
         """Return the last step before each time; without metrics, milliseconds since the first."""
         import numpy as np
 
         if self._main is None:
-            return (times - times.min()) // 1000
+            return np.asarray((times - times.min()) // 1000)
         known, steps = self._main
         order = np.argsort(known, kind="stable")
         places = np.searchsorted(known[order], times, side="right") - 1
-        return steps[order[np.maximum(places, 0)]]
+        found: _Array = steps[order[np.maximum(places, 0)]]
+        return found
 
-    def _entry(
-        self, name: str, steps: _Array, values: _Array, times: _Array, epochs: _Array | None
-    ) -> dict[str, Any]:
+    def _entry(self, name: str, points: _Points) -> dict[str, Any]:
         import numpy as np
 
-        finite = np.isfinite(values)
+        finite = np.isfinite(points.values)
         bad = np.flatnonzero(~finite)
         marks = sorted(
-            [int(steps[at]), _kind(float(values[at]))] for at in bad[:_MOST_MARKS].tolist()
+            [int(points.steps[at]), _kind(float(points.values[at]))]
+            for at in bad[:_MOST_MARKS].tolist()
         )
-        kept = [steps, values, times, *([] if epochs is None else [epochs])]
-        if len(bad):
-            kept = [one[finite] for one in kept]
-        if (np.diff(kept[0]) < 0).any():
+        points = points.take(finite)
+        if (np.diff(points.steps) < 0).any():
             # By step, and of one step in the order of time.
-            order = np.lexsort((kept[2], kept[0]))
-            kept = [one[order] for one in kept]
-        steps, values, times, *rest = kept
+            points = _Points(*(one[np.lexsort((points.times, points.steps))] for one in points))
+        steps, values = points.steps, points.values
         found = bucket(steps, values, self._points)
         self._blobs.append(encode(_arrays(found, steps, values)))
         return {
             "name": name,
             "blob": len(self._blobs) - 1,
-            "clock": self._clock(found, steps, times, *rest),
+            "clock": self._clock(found, points),
             "level": found.level,
             "single": found.is_single,
             "values": len(values),
@@ -168,16 +142,15 @@ class CurveReader:
             "last": float(values[-1]) if len(values) else None,
         }
 
-    def _clock(
-        self, found: Buckets, steps: _Array, times: _Array, epochs: _Array | None = None
-    ) -> int:
-        """Return the place of the arrays that tell the time of a curve."""
+    def _clock(self, found: Buckets, points: _Points) -> int:
+        """Return the place of the arrays that tell the time, and the epoch where all have one."""
         import numpy as np
 
         ends = found.last_at[-1:] if not found.is_single else found.last_at[:0]
         places = np.concatenate([found.first_at, ends])
-        arrays = [steps[places], np.round(times[places] / 1000)]
-        arrays += [] if epochs is None else [epochs[places].astype("f8")]
+        arrays = [points.steps[places], np.round(points.times[places] / 1000)]
+        if points.has_epoch.all():
+            arrays.append(points.epochs[places].astype("f8"))
         key = sha256(b"".join(one.tobytes() for one in arrays)).digest()
         if key not in self._clocks:
             self._blobs.append(encode(arrays))
@@ -206,20 +179,57 @@ def _arrays(found: Buckets, steps: _Array, values: _Array) -> list[_Array]:
     return [steps[first], values[first], *ends, found.count, found.mean.astype("f4")]
 
 
-def _epochs(columns: Columns, column: str) -> _Array | None:
-    """Return the epoch of each value with a step; None where one has none."""
-    if columns.kinds.get("epoch") not in ("int64", "float64"):
-        return None
-    batches = columns.batches()
-    present: Any = True
-    for name in ("step", column):
-        _, _, valid = columns.array(name, batches)
-        present = present if valid is None else valid & present
-    _, epochs, known = columns.array("epoch", batches)
-    if known is not None and not known[present].all():
-        return None
-    found: _Array = epochs[present] if present is not True else epochs
-    return found
+class _Points(NamedTuple):
+    """Values of a metric; the arrays have one element for each.
+
+    Attributes:
+        values: As float64.
+        times: Microseconds since 1970.
+        steps: Where `has_step` is false anything may stand; the same goes for epochs.
+        has_step: Which have one.
+        epochs: The epochs.
+        has_epoch: Which have one.
+    """
+
+    values: _Array
+    times: _Array
+    steps: _Array
+    has_step: _Array
+    epochs: _Array
+    has_epoch: _Array
+
+    def take(self, chosen: _Array) -> _Points:
+        """Return those that are chosen."""
+        return self if chosen.all() else _Points(*(one[chosen] for one in self))
+
+
+class _Rows:
+    """The rows of a stream, of which each metric takes its own."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._batches = columns.batches()  # once: there may be ten thousand columns
+        self._times, _ = self._column("timestamp")
+        self._places = *self._column("step"), *self._column("epoch")
+
+    def of(self, name: str) -> _Points | None:
+        """Return the values of a metric; None if they are no numbers, or there are none."""
+        column = column_of(name)
+        if self._columns.kinds.get(column) not in _NUMBERS:
+            return None
+        values, present = self._column(column)
+        found = _Points(values.astype("f8"), self._times, *self._places).take(present)
+        return found if len(found.values) else None
+
+    def _column(self, name: str) -> tuple[_Array, _Array]:
+        """Return a column, and in which rows it has a value."""
+        import numpy as np
+
+        if name not in self._columns.kinds:  # the stream has no epochs
+            absent = np.zeros(len(self._columns))
+            return absent, absent.astype("?")
+        _, values, present = self._columns.array(name, self._batches)
+        return values, np.ones(len(values), "?") if present is None else present
 
 
 def _kind(value: float) -> str:

@@ -131,6 +131,7 @@ class Columns:
         self._frame = frame
         self.kinds: dict[str, str] = dict(frame.schema)
         self.names: list[str] = list(self.kinds)
+        self._places = {name: place for place, name in enumerate(self.names)}
         self.rows: int = frame.rows
 
     def __repr__(self) -> str:
@@ -257,7 +258,7 @@ class Columns:
         """Give one column; see ``to_numpy``."""
         np = _numpy()
         kind = self.kinds[name]
-        number = self.names.index(name)
+        number = self._places[name]
         parts = [batch[number] for batch in batches]
         values = [_values(np, kind, part) for part in parts]
         valid = None

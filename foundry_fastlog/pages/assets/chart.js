@@ -10,6 +10,8 @@ import { paintCurve, paintLines, paintMarks } from "./paint.js";
 
 export const HEIGHT = 224; // of the plot; with its title a chart has 260 pixels
 
+const isMove = (type) => type === "mousemove" || type === "mouseleave";
+
 export class Chart {
   // page: what all charts share: settings, source, hover, runs, and who follows the pointer.
   // element: its place in the page.
@@ -99,7 +101,8 @@ export class Chart {
         cursor: {
           points: { show: false },
           drag: { x: true, y: false, setScale: false, dist: 5 },
-          sync: { key: "charts", scales: ["x", null] },
+          // The others show the crosshair; only the chart under the pointer zooms.
+          sync: { key: "charts", scales: ["x", null], filters: { pub: isMove, sub: isMove } },
           bind: { dblclick: () => null },
         },
         hooks: {

@@ -4,6 +4,8 @@ import { Chart } from "./chart.js";
 import { clear, h } from "./dom.js";
 import { count } from "./format.js";
 
+const AT_ONCE = 60; // charts, or groups
+
 export class Grid {
   constructor(page) {
     this.page = page;
@@ -61,7 +63,7 @@ export class Grid {
     this.observer.disconnect();
     this.visible((chart) => chart.unmount());
     this.seen.clear();
-    const sections = this.groups().map(([group, names]) => this.section(group, names));
+    const groups = this.groups();
     const asked = this.page.settings.get("q");
     const shown = this.page.runs.some((run) => !run.hidden);
     const why = asked
@@ -69,7 +71,8 @@ export class Grid {
       : shown
         ? "There are no metrics: record some with Recorder.record(step, loss=...)."
         : "All runs are hidden. Press space to show the chosen one.";
-    clear(this.element, sections.length ? sections : h("p.empty", {}, why));
+    clear(this.element, groups.length ? [] : h("p.empty", {}, why));
+    fill(this.element, groups, ([group, names]) => this.section(group, names));
   }
 
   section(group, names) {
@@ -90,13 +93,32 @@ export class Grid {
       group,
       h("span.quiet", {}, count(names.length)),
     );
-    for (const name of names) {
-      // Until it comes into view, a chart is an empty place: there may be ten thousand.
-      if (!this.places.has(name)) this.places.set(name, h("figure.chart", { "data-name": name }));
-      const place = this.places.get(name);
-      body.append(place);
-      this.observer.observe(place);
-    }
+    fill(body, names, (name) => this.place(name));
     return h("section", { "aria-label": group }, h("h2", {}, button), body);
   }
+
+  place(name) {
+    if (!this.places.has(name)) this.places.set(name, h("figure.chart", { "data-name": name }));
+    this.observer.observe(this.places.get(name));
+    return this.places.get(name);
+  }
+}
+
+// Adds some of many things, and more once their end comes into view: there may be ten thousand.
+function fill(element, items, make) {
+  element.append(...items.slice(0, AT_ONCE).map(make));
+  const rest = items.slice(AT_ONCE);
+  if (!rest.length) return;
+  const end = h("p.empty", {}, `${count(rest.length)} more`);
+  element.append(end);
+  const observer = new IntersectionObserver(
+    ([entry]) => {
+      if (!entry.isIntersecting) return;
+      observer.disconnect();
+      end.remove();
+      fill(element, rest, make);
+    },
+    { rootMargin: "600px" },
+  );
+  observer.observe(end);
 }

@@ -59,6 +59,7 @@ export class Page {
 
   start(root) {
     const { settings } = this;
+    root.page = this; // for the console, and for tests
     this.showTheme();
     this.panelBox = h("main", { id: "panel", role: "tabpanel" });
     this.tools = toolStrip(this);

@@ -1,6 +1,9 @@
 // A table that sorts by a click on its head.
 
 import { clear, h } from "./dom.js";
+import { count } from "./format.js";
+
+const AT_ONCE = 500; // rows
 
 // columns: {title, of: row -> value to sort by, show: row -> text or elements, number: aligned right}.
 export class Table {
@@ -10,6 +13,7 @@ export class Table {
     this.onrow = onrow;
     this.label = label; // row -> class
     this.by = null;
+    this.most = AT_ONCE;
     this.up = true;
     this.body = h("tbody");
     this.head = h("tr");
@@ -37,7 +41,15 @@ export class Table {
 
   show() {
     clear(this.head, this.columns.map((column) => this.title(column)));
-    clear(this.body, this.sorted.map((row) => this.row(row)));
+    const rows = this.sorted;
+    clear(this.body, rows.slice(0, this.most).map((row) => this.row(row)));
+    if (rows.length <= this.most) return;
+    const all = () => {
+      this.most = Infinity;
+      this.show();
+    };
+    const more = h("button.choice", { type: "button", onclick: all }, `${count(rows.length - this.most)} more`);
+    this.body.append(h("tr", {}, h("td", { colSpan: this.columns.length }, more)));
   }
 
   // The rows as they are on the screen.

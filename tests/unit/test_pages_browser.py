@@ -1,0 +1,422 @@
+"""The report in a browser: what is painted is read as pixels, what is said as text.
+
+One Chromium for all tests of a process; without one they are skipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import Browser, missing
+from oracle import OracleWriter, attempt, write_run_json
+
+from foundry_fastlog import Recorder, write_report
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+SPIKE = 123_457
+STEPS = 150_000
+TOKENS = ["background", "panel", "text", "quiet", "accent", "good", "warning", "bad"]
+# Finds a chart, and where a point is in it.
+CHART = """
+const page = document.getElementById("app").page;
+const chart = page.grid.charts.get(arguments[0]);
+const u = chart.u;
+const at = (x, y) => [Math.round(u.valToPos(x, "x", true)), Math.round(u.valToPos(y, "y", true))];
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with Browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports of one long run, of two that were compared, and of a hostile one."""
+    home = tmp_path_factory.mktemp("pages")
+    with Recorder(home / "long") as recorder:
+        for step in range(STEPS):
+            loss = 50.0 if step == SPIKE else 2.0 + (step % 7) / 100
+            recorder.record(step, loss=loss, power=10.0 ** (3 * step / STEPS))
+    write_report(home / "long", home / "long.html", size=600_000)
+    for run, level in (("fine", 1.0), ("bad", 3.0)):
+        write_run_json(home / run, name=run, config={"lr": level, "same": 7}, attempts=1)
+        writer = OracleWriter(home / run, tick_s=1.0)
+        for step in range(100):
+            values = {"loss": math.nan if step == 40 else level, "group/zero": step - 50.0}
+            values["double"] = 2.0 * step
+            writer.metrics(step, step // 10, **values)
+            writer.timing("forward", 0.25, step, 1, "step")
+            writer.timing("step", 1.0, step)
+        for number in range(30):
+            writer.log(f"message {number}", level="WARNING" if number % 3 else "INFO", step=number)
+        if run == "bad":
+            writer.error("boom", ValueError("too bad"), step=70)
+            attempt(home / run, 1, tick_s=1.0).fill(range(90, 95), loss=4.0)
+            writer.torn("metrics", b"torn")
+    write_report([home / "fine", home / "bad"], home / "two.html")
+    return home
+
+
+def point(browser: Browser, name: str, x: float, y: float, reach: int = 1) -> int:
+    """How dark a curve is around a point, 0 to 765; what is as light as the grid is nothing."""
+    script = f"""{CHART}
+    const [left, top] = at(arguments[1], arguments[2]);
+    const reach = arguments[3];
+    const side = 2 * reach + 1;
+    const {{data}} = u.ctx.getImageData(left - reach, top - reach, side, side);
+    let most = 0;
+    for (let i = 0; i < data.length; i += 4)
+      most = Math.max(most, (data[i + 3] / 255) * (765 - data[i] - data[i + 1] - data[i + 2]));
+    return most > 80 ? Math.round(most) : 0;"""
+    found: int = browser.ask(script, name, x, y, reach)
+    return found
+
+
+def hover(browser: Browser, name: str, x: float, y: float) -> str:
+    """What the box beside the pointer says."""
+    place = browser.ask(
+        f"""{CHART}
+        chart.element.scrollIntoView({{block: "center"}});
+        const box = u.over.getBoundingClientRect();
+        const [x, y] = [u.valToPos(arguments[1], "x"), u.valToPos(arguments[2], "y")];
+        return [box.left + x, box.top + y];""",
+        *(name, x, y),
+    )
+    mouse(browser, "mouseMoved", *place)
+    said = browser.wait(
+        "const box = document.querySelector('.hover'); return !box.hidden && box.innerText"
+    )
+    box = browser.ask("return document.querySelector('.hover').getBoundingClientRect().toJSON()")
+    inside = box["left"] <= place[0] <= box["right"] and box["top"] <= place[1] <= box["bottom"]
+    assert not inside, "the box covers the point"
+    return str(said)
+
+
+def mouse(browser: Browser, kind: str, x: float, y: float, **more: Any) -> None:
+    browser.driver.execute_cdp_cmd(
+        "Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more}
+    )
+
+
+def drag(browser: Browser, name: str, first: float, last: float, modifiers: int = 0) -> None:
+    """Drag in a chart from one share of its width to another."""
+    box = browser.ask(f"{CHART} return u.over.getBoundingClientRect().toJSON()", name)
+    y = box["top"] + box["height"] / 2
+    places = [box["left"] + box["width"] * (first + (last - first) * k / 4) for k in range(5)]
+    held: dict[str, Any] = {"button": "left", "buttons": 1, "clickCount": 1, "modifiers": modifiers}
+    mouse(browser, "mouseMoved", places[0], y, modifiers=modifiers)
+    mouse(browser, "mousePressed", places[0], y, **held)
+    for x in places[1:]:
+        mouse(browser, "mouseMoved", x, y, **held)
+    mouse(browser, "mouseReleased", places[-1], y, **held)
+    browser.settle()
+
+
+def keys(browser: Browser, text: str) -> None:
+    for key in text:
+        browser.driver.switch_to.active_element.send_keys(key)
+
+
+def window(browser: Browser, name: str) -> list[float]:
+    found: list[float] = browser.ask(f"{CHART} return [u.scales.x.min, u.scales.x.max]", name)
+    return found
+
+
+def each(browser: Browser, selector: str, of: str) -> list[Any]:
+    """Something of all elements that fit a selector."""
+    script = f"return [...document.querySelectorAll(arguments[0])].map((one) => {of})"
+    return list(browser.ask(script, selector))
+
+
+def setting(browser: Browser, key: str) -> str:
+    return str(
+        browser.ask("return document.getElementById('app').page.settings.get(arguments[0])", key)
+    )
+
+
+def test_a_spike_of_one_step_is_seen_and_read_at_every_zoom(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "long.html")
+    level = browser.ask(f"{CHART} return chart.shown[0].view.curve.entry.level", "loss")
+    assert level >= 4  # its values are not in the page one by one
+    for y in (10, 30, 45):
+        assert point(browser, "loss", SPIKE, y) > 0
+        assert (
+            point(browser, "loss", SPIKE - 4000, y) == point(browser, "loss", SPIKE + 4000, y) == 0
+        )
+    said = hover(browser, "loss", SPIKE, 50)
+    assert "50" in said.split()
+    assert f"step {SPIKE:,}" in said
+    browser.open(pages / "long.html", f"zoom={SPIKE - 60}:{SPIKE + 60}")
+    assert window(browser, "loss") == [SPIKE - 60, SPIKE + 60]
+    assert point(browser, "loss", SPIKE, 40) > 0
+    assert f"step {SPIKE:,}" in hover(browser, "loss", SPIKE, 50)
+    note = browser.ask(f"{CHART} return chart.note.textContent", "loss")
+    assert note == f"band: {2**level} steps a point"
+
+
+def test_a_nan_is_marked_on_the_edge_and_leaves_a_gap(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "two.html", "hide=bad")
+    top, bottom = browser.ask(f"{CHART} return [u.scales.y.max, u.scales.y.min]", "loss")
+    assert point(browser, "loss", 40, top, 3) > 0
+    assert point(browser, "loss", 60, top, 3) == 0
+    assert point(browser, "loss", 30.5, 1.0) > 0
+    assert point(browser, "loss", 40, 1.0) == 0
+    assert "NaN" in hover(browser, "loss", 40, top - (top - bottom) * 0.01)
+    note = browser.ask(f"{CHART} return chart.note.textContent", "loss")
+    assert note == "1 not finite"
+
+
+def test_a_log_axis_is_one(browser: Browser, pages: Path) -> None:
+    """Equal ratios are equal distances, and the curve 10^(3x) is a straight line."""
+    browser.open(pages / "long.html", "logy=1")
+    heights = browser.ask(
+        f"{CHART} return [1, 10, 100, 1000].map((y) => u.valToPos(y, 'y'))", "power"
+    )
+    steps = np.diff(heights)
+    assert steps[0] == pytest.approx(steps[1], rel=1e-6) == pytest.approx(steps[2], rel=1e-6)
+    for part in (0.2, 0.5, 0.8):
+        assert point(browser, "power", STEPS * part, 10 ** (3 * part)) > 0
+        assert point(browser, "power", STEPS * part, 10 ** (3 * part + 0.4)) == 0
+    browser.open(pages / "two.html", "logy=1&logx=1")
+    note = browser.ask(f"{CHART} return chart.note.textContent", "group/zero")
+    assert "values ≤ 0 are not shown" in note
+    assert window(browser, "group/zero")[0] == 1  # the first step above 0
+
+
+def test_smoothing_is_adams_mean_over_all_values(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "two.html", "smooth=0.9&hide=bad")
+    found = browser.ask(
+        f"""{CHART}
+        page.settings.set({{smooth: "0.9"}});
+        return Array.from(chart.shown[0].view.smoothed.get(0.9));""",
+        "double",
+    )
+    mean, expected = 0.0, []
+    for step in range(100):
+        mean = 0.9 * mean + 0.1 * 2.0 * step
+        expected.append(mean / (1 - 0.9 ** (step + 1)))
+    assert found == pytest.approx(expected, rel=1e-9)
+    raw, smooth = (point(browser, "double", 47, y) for y in (94.0, expected[47]))
+    assert 0 < raw < smooth / 2  # the raw curve stays, at a quarter
+
+
+@pytest.mark.parametrize(
+    ("axis", "expected"),
+    [("step", [0, 99]), ("relative", [0, 99]), ("epoch", [0, 9]), ("double", [0, 198])],
+)
+def test_any_metric_may_be_x(
+    browser: Browser, pages: Path, axis: str, expected: list[float]
+) -> None:
+    """Lines of the run `fine` are three seconds apart, as each step has two timings."""
+    browser.open(pages / "two.html", f"x={axis}&hide=bad")
+    factor = 3 if axis == "relative" else 1
+    assert window(browser, "group/zero") == [end * factor for end in expected]
+    assert browser.ask("return document.querySelector('.tools select').value") == axis
+
+
+def test_runs_are_compared(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "two.html", "theme=light")
+    said = hover(browser, "loss", 20, 2.9).split()
+    assert said.index("bad") < said.index("fine")  # by value
+    assert said[said.index("bad") + 1] == "3"
+    assert (
+        browser.ask("return document.querySelector('.hover .best .hover-run').innerText") == "bad"
+    )
+    words = browser.ask(f"{CHART} return chart.lines()", "loss")
+    assert words == [[70, "ValueError"], [90, "start 1"]]
+    assert (
+        browser.ask("return document.querySelector('.bar .warning').textContent") == "1 incomplete"
+    )
+    text = browser.ask("return document.querySelector('[data-name=loss] .unseen').textContent")
+    assert "bad begins with 3, ends with 4" in text
+    keys(browser, "5")
+    rows = each(browser, "main tbody tr", "[one.className, one.innerText]")
+    assert [(kind, text.split()) for kind, text in rows] == [
+        ("differs", ["lr", "1.0", "3.0"]),
+        ("", ["same", "7", "7"]),
+    ]
+    browser.ask("document.querySelector('main input').click()")
+    assert browser.ask("return document.querySelectorAll('main tbody tr').length") == 1
+    keys(browser, "3")
+    shares = browser.ask("return document.querySelector('.shares').getAttribute('aria-label')")
+    assert shares == "forward 25 %, not timed 75 %"
+    widths = each(browser, ".block", "[one.firstChild.textContent, one.offsetWidth]")
+    assert [name for name, _ in widths] == ["step", "forward"]
+    assert widths[1][1] == pytest.approx(widths[0][1] / 4, abs=2)
+
+
+def test_messages_are_searched(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "two.html", "tab=messages&run=bad")
+    shown = "return [...document.querySelectorAll('.lines')].map((l) => l.innerText)"
+    errors, messages = browser.ask(shown)
+    assert "ValueError" in errors
+    assert len(messages.splitlines()) >= 30
+    keys(browser, "/message 2")
+    browser.wait("return document.querySelectorAll('.lines .line').length === 11")
+    browser.ask("[...document.querySelectorAll('.choices button')].at(-1).click()")
+    assert "WARNING" not in browser.ask(shown)[0]
+    assert browser.ask("return document.querySelectorAll('.lines .line').length") == 3
+    browser.open(pages / "two.html", "tab=messages&run=bad")
+    browser.ask("document.querySelector('details summary').click()")
+    assert "ValueError: too bad" in browser.ask(
+        "return document.querySelector('details pre').innerText"
+    )
+    browser.open(pages / "two.html", "tab=about&run=bad")
+    about = browser.ask("return document.querySelector('main').innerText")
+    assert "Incomplete: 1 torn (metrics)." in about
+
+
+def test_the_keyboard_does_it_all(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "two.html", "zoom=10:20")
+    keys(browser, "z")
+    assert setting(browser, "zoom") == ""
+    keys(browser, "j")
+    assert setting(browser, "run") == "fine"
+    keys(browser, "j ")
+    assert (setting(browser, "run"), setting(browser, "hide")) == ("bad", "bad")
+    browser.settle()
+    assert browser.ask(f"{CHART} return chart.shown.length", "loss") == 1
+    keys(browser, " k")
+    assert (setting(browser, "run"), setting(browser, "hide")) == ("fine", "")
+    theme = "return document.documentElement.dataset.theme"
+    before = browser.ask(theme)
+    keys(browser, "t")
+    assert {before, browser.ask(theme)} == {"light", "dark"}
+    keys(browser, "t6")
+    assert setting(browser, "tab") == "about"
+    keys(browser, "?")
+    assert browser.ask("return document.querySelector('dialog').open")
+    keys(browser, "\ue00c")  # escape
+    keys(browser, "1/zero")
+    assert setting(browser, "q") == "zero"
+    browser.wait("return document.querySelectorAll('.chart').length === 1")
+    keys(browser, "\ue00cz")
+    assert setting(browser, "q") == "zero"  # z was no longer typed
+
+
+def test_dragging_zooms_pans_and_resets(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "two.html")
+    drag(browser, "double", 0.25, 0.75)
+    first, last = window(browser, "loss")  # all charts follow
+    assert (first, last) == (pytest.approx(99 / 4, abs=1), pytest.approx(99 * 3 / 4, abs=1))
+    drag(browser, "double", 0.5, 0.25, modifiers=8)
+    moved = window(browser, "loss")
+    assert moved[0] - first == pytest.approx((last - first) / 4, abs=1)
+    assert moved[1] - moved[0] == pytest.approx(last - first, rel=1e-6)
+    box = browser.ask(f"{CHART} return u.over.getBoundingClientRect().toJSON()", "double")
+    centre = (box["left"] + box["width"] / 2, box["top"] + 50)
+    mouse(browser, "mouseWheel", *centre, deltaX=0, deltaY=-100)
+    assert window(browser, "loss") == moved  # the page scrolls
+    mouse(browser, "mouseWheel", *centre, deltaX=0, deltaY=-100, modifiers=2)
+    browser.until(lambda: np.ptp(window(browser, "loss")) < 0.7 * np.ptp(moved))
+    place = browser.ask(f"{CHART} return u.over.getBoundingClientRect().toJSON()", "double")
+    at = (place["left"] + 20, place["top"] + 20)
+    for count in (1, 2):
+        mouse(browser, "mousePressed", *at, button="left", clickCount=count)
+        mouse(browser, "mouseReleased", *at, button="left", clickCount=count)
+    browser.until(lambda: window(browser, "loss") == [0, 99])
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_themes_can_be_read(browser: Browser, pages: Path, scheme: str) -> None:
+    """The contrast of WCAG 2 is at least 4.5, and the system's preference is followed."""
+    browser.prefer(color_scheme=scheme, reduced_motion="reduce")
+    browser.open(pages / "two.html")
+    browser.ask("localStorage.clear()")
+    browser.open(pages / "two.html")
+    colours = browser.ask(
+        """
+        const probe = document.createElement("div");
+        document.body.append(probe);
+        const found = {};
+        for (const name of arguments[0]) {
+          probe.style.color = `var(--${name})`;
+          found[name] = getComputedStyle(probe).color;
+        }
+        probe.className = "dot running";
+        found.motion = getComputedStyle(probe).animationName;
+        return found;""",
+        TOKENS,
+    )
+    assert colours.pop("motion") == "none"
+    grounds = [luminance(colours.pop(name)) for name in ("background", "panel")]
+    assert (min(grounds) > 0.5) == (scheme == "light")
+    for name, colour in colours.items():
+        for ground in grounds:
+            high, low = sorted((luminance(colour), ground), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, name)
+
+
+def test_a_phone_has_one_column(browser: Browser, pages: Path) -> None:
+    browser.resize(390, 844)
+    try:
+        browser.open(pages / "two.html")
+        assert browser.ask("return document.documentElement.scrollWidth") <= 390
+        lefts = each(browser, ".chart", "one.getBoundingClientRect().left")
+        assert len(set(lefts)) == 1
+        visible = "return document.querySelector('.side').checkVisibility()"
+        assert not browser.ask(visible)
+        browser.ask("document.querySelector('.bar .icon').click()")
+        assert browser.ask(visible)
+        for tab in ("values", "timings", "messages", "config", "about"):
+            browser.open(pages / "two.html", f"tab={tab}")
+            assert browser.ask("return document.documentElement.scrollWidth") <= 390, tab
+    finally:
+        browser.resize(1440, 900)
+
+
+def test_hostile_names_and_many_charts(browser: Browser, tmp_path: Path) -> None:
+    """Thousands of charts, of which those in view are drawn; and no name becomes markup."""
+    evil = "</script><img src=x onerror=document.title='pwned'>\0"
+    writer = OracleWriter(tmp_path / "run")
+    many = {name: 1.0 for n in range(1500) for name in (f"layer.{n}/norm", f"norm/{n}")}
+    for step in range(3):
+        writer.metrics_dict(step, {evil: step, **many})
+    writer.log(evil, context={evil: evil})
+    writer.error(evil, ValueError(evil))
+    page = tmp_path / "report.html"
+    write_report(tmp_path / "run", page, title=evil)
+    browser.complaints()
+    for tab in ("charts", "values", "messages", "config", "about"):
+        browser.open(page, f"tab={tab}")
+        assert browser.ask("return document.querySelectorAll('img').length") == 0
+        assert browser.ask("return document.title").startswith("</script>")
+    browser.open(page)
+    drawn = "return document.querySelectorAll('canvas').length"
+    assert 0 < browser.ask(drawn) < 30
+    for _ in range(3):
+        before = browser.ask("return document.querySelectorAll('.chart').length")
+        browser.ask("scrollTo(0, document.body.scrollHeight)")
+        browser.wait(f"return document.querySelectorAll('.chart').length > {before}")
+    browser.settle()
+    assert 0 < browser.ask(drawn) < 40  # what left the view was given back
+    assert browser.complaints() == []
+    asked = [url for url in requests(browser) if not url.startswith(("file:", "about:", "data:"))]
+    assert asked == []
+    assert browser.ask("return performance.getEntriesByType('resource').length") == 0
+
+
+def requests(browser: Browser) -> list[str]:
+    """The URLs that the browser has asked for."""
+    import json
+
+    entries = [
+        json.loads(entry["message"])["message"] for entry in browser.driver.get_log("performance")
+    ]
+    return [
+        e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"
+    ]
