@@ -24,6 +24,7 @@ from foundry_fastlog.cli import (
     report,
     runs,
     summary,
+    ui,
     watch,
 )
 from foundry_fastlog.cli.arguments import number_of, starts_of
@@ -307,6 +308,7 @@ app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 app.command(epilog=watch.EPILOG)(watch.watch)
 app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=ui.EPILOG)(ui.ui)
 
 
 def _await_run(path: Path, interval: float) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["BEGINNING", "page_of", "script_of", "style_of"]
+__all__ = ["BEGINNING", "page_of", "policy_of", "script_of", "style_of"]
 
 #: How each page begins; such a file may be replaced by another.
 BEGINNING = "<!doctype html>\n<!-- foundry-fastlog -->\n"
@@ -52,8 +52,23 @@ def style_of() -> str:
     return "".join(_read(name) for name in _STYLES)
 
 
+def policy_of(entry: str, connect: str = "") -> str:
+    """Return what a page may load: its own script and style, and nothing else.
+
+    Args:
+        entry: The module that starts it.
+        connect: From where it may fetch data.
+    """
+    script, style = _hash(script_of(entry)), _hash(style_of())
+    fetches = f"connect-src {connect}; " if connect else ""
+    return (
+        f"default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; "
+        f"{fetches}base-uri 'none'; form-action 'none'"
+    )
+
+
 def page_of(
-    title: str, entry: str, data: dict[str, Any], blobs: Iterable[str] = ()
+    title: str, entry: str, data: dict[str, Any], blobs: Iterable[str] = (), connect: str = ""
 ) -> Iterator[bytes]:
     """Return the parts of a page.
 
@@ -62,12 +77,10 @@ def page_of(
         entry: The module that starts it.
         data: What the module finds in the element ``data``.
         blobs: Base64 texts that it finds in the elements ``b0``, ``b1``, ...; last in the page.
+        connect: As for `policy_of`.
     """
     style, script = style_of(), script_of(entry)
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    policy = policy_of(entry, connect)
     icon = base64.b64encode(_ICON.encode()).decode()
     yield (
         f'{BEGINNING}<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import struct
-import zlib
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from oracle import OracleWriter, attempt
+from page_arrays import decode
 
 from foundry_fastlog import read_run
 from foundry_fastlog.pages import curves
@@ -24,24 +23,6 @@ from foundry_fastlog.pages.encoding import encode
 
 Patch = pytest.MonkeyPatch
 PLACES = ("first", "last", "low", "high")
-
-
-def decode(text: str) -> list[Any]:
-    """Read what `encode` wrote, in another way than the page does."""
-    data = zlib.decompress(base64.b64decode(text))
-    found, offset = [], 0
-    while offset < len(data):
-        kind, differences, length, first = struct.unpack_from("<BBId", data, offset)
-        width = (1, 2, 4, 4, 8)[kind]
-        offset += 14
-        planes = [data[offset + p * length : offset + (p + 1) * length] for p in range(width)]
-        raw = bytes(byte for number in zip(*planes, strict=True) for byte in number)
-        values = [value for (value,) in struct.iter_unpack("<" + "BHIfd"[kind], raw)]
-        if differences:
-            values = [first + sum(values[1 : n + 1]) for n in range(length)]
-        found.append(values)
-        offset += width * length
-    return found
 
 
 def bits(values: list[float]) -> list[bytes]:

@@ -1,7 +1,7 @@
 // One chart: the curves of a metric, of all runs that are shown, painted on a uPlot.
 
 import { axesOf, padded, scalesOf } from "./axes.js";
-import { rangeOf } from "./curve.js";
+import { rangeOf, within } from "./curve.js";
 import { h, token } from "./dom.js";
 import { count, short, unit } from "./format.js";
 import { gestures } from "./gestures.js";
@@ -64,7 +64,7 @@ export class Chart {
           this.page.source.load(run, this.name),
           run.curves.has(axis) ? this.page.source.load(run, axis) : null,
         ]);
-        return { run, view: curve.over(axis, run.origin, other) };
+        return { run, other, view: curve.over(axis, run.origin, other) };
       }),
     );
     if (!this.mounted) return;
@@ -72,6 +72,36 @@ export class Chart {
     this.shown = found.filter(({ view }) => view && view.mean.length + view.curve.entry.bad);
     this.build();
     this.describe();
+    this.refine();
+  }
+
+  // After values were appended to its curves.
+  update() {
+    if (!this.u) return;
+    const axis = this.page.settings.get("x");
+    for (const one of this.shown) one.view = one.view.curve.over(axis, one.run.origin, one.other) ?? one.view;
+    this.rescale();
+  }
+
+  // Where the source has finer buckets than the page, those of the window are fetched and shown.
+  refine() {
+    clearTimeout(this.refining);
+    const { source, settings } = this.page;
+    for (const one of this.shown) one.fine = null;
+    if (!source.refine || !settings.window) return;
+    this.refining = setTimeout(async () => {
+      const window = this.rangeX;
+      const points = Math.ceil(this.plot.clientWidth);
+      for (const one of this.shown) {
+        const [from, to] = within(one.view, ...window);
+        if (one.view.curve.single || from >= to) continue;
+        const [first, last] = [one.view.steps.first[from], one.view.steps.last[to - 1]];
+        const fine = await source.refine(one.run, this.name, first, last, points).catch(() => null);
+        if (!fine || window !== this.rangeX) return;
+        one.fine = fine.over(this.axis, one.run.origin, one.other);
+      }
+      this.fit();
+    }, 80);
   }
 
   unmount() {
@@ -137,13 +167,18 @@ export class Chart {
     if (first === last) [first, last] = this.logX ? [first / 2, last * 2] : [first - 0.5, last + 0.5];
     this.rangeX = [first, last];
     const options = { outliers: this.page.settings.on("outliers"), log: this.logY };
-    const views = this.shown.map(({ view }) => view);
+    const views = this.shown.map((one) => one.fine ?? one.view);
     this.rangeY = padded(rangeOf(views, first, last, options), this.logY);
   }
 
   // After a change of the window.
   rescale() {
     if (!this.u) return;
+    this.fit();
+    this.refine();
+  }
+
+  fit() {
     this.findRanges();
     this.u.batch(() => {
       this.u.setScale("x", { min: this.rangeX[0], max: this.rangeX[1] });
@@ -171,7 +206,8 @@ export class Chart {
     const focus = this.page.focus;
     // The run that is pointed at is on top.
     const order = [...this.shown].sort((a, b) => (a.run === focus) - (b.run === focus));
-    for (const { run, view } of order) {
+    for (const { run, view: whole, fine } of order) {
+      const view = fine ?? whole;
       const faint = focus && focus !== run && !focus.hidden && this.shown.length > 1;
       const style = { colour: run.colour, dash: run.dash, width: run === focus ? 2 : 1.5, faint };
       paintCurve(u.ctx, view, style, place, smooth, this.rangeX);
@@ -204,7 +240,8 @@ export class Chart {
     }
     const own = u.cursor.event && u.over.matches(":hover");
     const points = [];
-    for (const { run, view } of this.shown) {
+    for (const { run, view: whole, fine } of this.shown) {
+      const view = fine ?? whole;
       const point = nearest(view, u, left, own ? top : null);
       const mark = own && (top < 14 || top > this.height - 50) ? markAt(view, u, left) : null;
       if (point || mark) points.push({ run, curve: view.curve, point, mark });
@@ -239,8 +276,9 @@ export class Chart {
     this.describeValue(null);
     const notes = [];
     const [first, last] = this.rangeX;
-    const level = Math.max(0, ...this.shown.map(({ view }) => view.curve.entry.level));
-    const visible = this.shown.some(({ view }) => !view.curve.single && view.mean.length);
+    const seen = this.shown.map((one) => one.fine ?? one.view);
+    const level = Math.max(0, ...seen.map((view) => view.curve.entry.level));
+    const visible = seen.some((view) => !view.curve.single && view.mean.length);
     if (this.shown.length > 1) notes.push(`${this.shown.length} runs`);
     if (visible && this.page.settings.window) notes.push(`band: ${count(2 ** level)} steps a point`);
     const bad = this.shown.reduce((sum, { view }) => sum + view.curve.entry.bad, 0);

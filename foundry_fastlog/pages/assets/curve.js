@@ -1,6 +1,7 @@
 // A metric of a run: buckets with their first, last, smallest and largest value, and the mean.
 // Where each bucket has one value, the four are the same array.
 
+const MOST_MARKS = 500;
 const PLACES = ["first", "last", "low", "high"];
 
 export class Curve {
@@ -20,7 +21,40 @@ export class Curve {
       : { first, last, low, high };
     this.count = count ?? null; // null: one each
     this.mean = mean ?? first;
+    this.appended = 0;
     this.views = new Map();
+  }
+
+  // Takes in later values, one a bucket.
+  append(steps, values) {
+    let last = this.length ? this.steps.last[this.length - 1] : -Infinity;
+    const found = [];
+    for (let i = 0; i < steps.length; i++) {
+      if (steps[i] <= last) continue; // it was in what was fetched
+      last = steps[i];
+      if (Number.isFinite(values[i])) found.push(i);
+      else {
+        this.entry.bad++;
+        if (this.entry.marks.length < MOST_MARKS) this.entry.marks.push([steps[i], String(values[i])]);
+      }
+    }
+    const newSteps = found.map((i) => steps[i]);
+    const newValues = found.map((i) => values[i]);
+    const seen = new Map();
+    const extended = (array, more) => {
+      if (!seen.has(array)) seen.set(array, Float64Array.of(...array, ...more));
+      return seen.get(array);
+    };
+    for (const place of PLACES) {
+      this.steps[place] = extended(this.steps[place], newSteps);
+      this.values[place] = extended(this.values[place], newValues);
+    }
+    this.mean = extended(this.mean, newValues);
+    if (this.count) this.count = extended(this.count, newValues.map(() => 1));
+    this.length += found.length;
+    this.appended += found.length;
+    if (found.length) this.entry.last = newValues.at(-1);
+    this.views.clear();
   }
 
   // Milliseconds since 1970 at a step.

@@ -10,6 +10,7 @@ export class Grid {
   constructor(page) {
     this.page = page;
     this.element = h("div.grid");
+    this.onview = null; // called when other charts come into view
     this.places = new Map(); // name -> element
     this.charts = new Map(); // name -> Chart, of those that were in view
     this.closed = new Set();
@@ -42,6 +43,7 @@ export class Grid {
         chart.mount();
       } else if (!isIntersecting && this.seen.delete(chart)) chart.unmount();
     }
+    this.onview?.();
   }
 
   // The names that fit the search, of runs that are shown, by group.

@@ -44,6 +44,7 @@ export class Page {
   busy(change) {
     this.loading = (this.loading ?? 0) + change;
     document.documentElement.dataset.busy = String(this.loading);
+    if (!this.loading && !performance.getEntriesByName("ready").length) performance.mark("ready");
   }
 
   prepare(run) {
@@ -85,6 +86,7 @@ export class Page {
     const tab = this.tabs[this.settings.get("tab")] ?? this.grid;
     this.hover.hide();
     this.tools.hidden = tab !== this.grid;
+    if (!this.chosen) return clear(this.panelBox, h("p.empty", {}, "There are no runs here yet: record one with Recorder(\"runs/exp0\")."));
     if (this.panelBox.firstChild !== tab.element) clear(this.panelBox, tab.element);
     tab.show();
   }

@@ -63,7 +63,7 @@ export class RunsPanel {
   }
 
   show() {
-    clear(this.card, facts(this.page.chosen));
+    clear(this.card, this.page.chosen ? facts(this.page.chosen) : []);
     this.table.set(this.page.runs.filter((run) => run.name.toLowerCase().includes(this.filter)));
   }
 
@@ -86,6 +86,7 @@ function facts(run) {
     ["records", `${count(run.lines)}, ${run.complete ? "complete" : "incomplete"}`],
     ["recording", run.cost ? `${percent(run.cost[0] / (run.cost[1] || 1))} of the time` : ""],
     ["error", run.error],
+    ["not read", run.problem],
   ].filter(([, value]) => value);
   const rows = said.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
   return h("dl.facts", { "aria-label": run.name }, rows);

@@ -11,7 +11,8 @@ const DEFAULTS = {
   zoom: "",
   q: "",
   run: "",
-  hide: "",
+  hide: "", // runs of a report
+  show: "", // runs of the live page
   theme: "",
   side: "1",
 };

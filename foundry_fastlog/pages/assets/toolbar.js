@@ -7,6 +7,8 @@ import { stateDot } from "./runs.js";
 // Each step smooths about twice as much as the one before.
 export const WEIGHTS = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 0.99999];
 
+const MOST_AXES = 200;
+
 export const TABS = {
   charts: "Charts",
   values: "Values",
@@ -50,11 +52,11 @@ export function topBar(page) {
     textContent: "?",
     onclick: () => page.help.showModal(),
   });
-  const one = runs.length === 1 ? runs[0] : null;
+  const one = runs.length === 1 && !page.source.refine ? runs[0] : null;
   const broken = runs.filter((run) => !run.complete);
   const name = one
     ? [stateDot(one.state), h("strong", {}, one.name), h("span.quiet.state", {}, one.state)]
-    : [h("strong", {}, page.title), h("span.quiet.state", {}, `${runs.length} runs`)];
+    : [h("strong", {}, page.title), h("span.quiet.state", {}, `${runs.length} ${runs.length === 1 ? "run" : "runs"}`)];
   const warning = broken.length
     ? h(
         "button.warning",
@@ -93,15 +95,21 @@ export function toolStrip(page) {
     ["time", "time (UTC)"],
     ["relative", "relative time"],
   ];
-  const names = page.names().filter(([, kind]) => !kind).map(([name]) => [name, name]);
   const option = ([value, text]) => h("option", { value }, text.slice(0, 60));
-  const few = names.slice(0, 200);
+  const metrics = h("optgroup", { label: "metric" });
   const x = h(
     "select",
     { "aria-label": "x axis", onchange: () => settings.set({ x: x.value, zoom: "" }) },
     axes.map(option),
-    h("optgroup", { label: "metric" }, few.map(option)),
+    metrics,
   );
+  // Another choice of runs has other metrics.
+  page.updateAxes = () => {
+    const names = page.names().filter(([, kind]) => !kind).map(([name]) => [name, name]);
+    metrics.replaceChildren(...names.slice(0, MOST_AXES).map(option));
+    x.value = settings.get("x");
+  };
+  page.updateAxes();
   const smooth = h("input", {
     type: "range",
     min: 0,

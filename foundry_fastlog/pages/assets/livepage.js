@@ -1,0 +1,218 @@
+// The live page: runs are listed by the server, facts are fetched of those that are shown, and what
+// is new comes as events.
+
+import { h } from "./dom.js";
+import { ask } from "./livesource.js";
+import { Page } from "./page.js";
+
+const SHOWN_AT_FIRST = 3;
+const FACTS_S = 3; // the least time between two looks at a run's facts
+const EMPTY = {
+  curves: [],
+  metrics: [],
+  timings: [],
+  timing_base: ["wall", 0],
+  errors: { groups: [], omitted: 0 },
+  messages: { lines: [], total: 0, levels: {} },
+  config: [],
+  starts: [],
+  marks: [],
+  checks: [],
+  problems: [],
+  ranks: [],
+  dropped: {},
+  left_out: {},
+  complete: true,
+  cost: null,
+  git: "",
+  lines: 0,
+  bytes: 0,
+  unread: 0,
+  wall_s: null,
+};
+
+export class LivePage extends Page {
+  prepare(row) {
+    const facts = { ...EMPTY, first: row.started, steps: [null, row.step], ...row };
+    return { ...super.prepare(facts), loaded: false, looked: 0 };
+  }
+
+  // Names of the same directory are told apart by their path.
+  static rows(found) {
+    return found.map((row) => ({ ...row, name: row.id === "." ? row.name : row.id }));
+  }
+
+  // Of many runs, those that are named in the address are shown, else the latest.
+  hide() {
+    const asked = this.settings.get("show");
+    const latest = [...this.runs].sort((a, b) => (a.last < b.last ? 1 : -1)).slice(0, SHOWN_AT_FIRST);
+    const shown = asked ? new Set(asked.split(",").map(decodeURIComponent)) : new Set(latest.map((run) => run.name));
+    for (const run of this.runs) run.hidden = !shown.has(run.name);
+  }
+
+  toggle(run) {
+    run.hidden = !run.hidden;
+    const shown = this.runs.filter((one) => !one.hidden).map((one) => encodeURIComponent(one.name));
+    this.settings.set({ show: shown.join(",") });
+    this.lookAtAll();
+    this.grid.show();
+    this.panel.show();
+  }
+
+  choose(run, kept) {
+    super.choose(run, kept);
+    this.look(run);
+  }
+
+  start(root) {
+    super.start(root);
+    this.client = crypto.randomUUID();
+    this.grid.onview = () => this.follow();
+    this.lookAtAll();
+    this.listen();
+  }
+
+  // Fetches the facts of the runs that are shown.
+  lookAtAll() {
+    return Promise.all(this.runs.filter((run) => !run.hidden).map((run) => this.look(run)));
+  }
+
+  async look(run, again = false) {
+    if (run.loaded && !again) return;
+    run.loaded = true;
+    const begun = (run.looked = Date.now());
+    this.busy(1);
+    try {
+      // The names come first: curves need not wait for the rest, which takes seconds of a long run.
+      const { curves } = await ask("/api/names", { run: run.id });
+      const before = [...run.curves.keys()].join("\n");
+      run.curves = new Map(curves.map((entry) => [entry.name, entry]));
+      if ([...run.curves.keys()].join("\n") !== before) this.refreshCharts();
+      const facts = await ask("/api/run", { run: run.id });
+      const kept = { name: run.name, id: run.id, style: run.style, hidden: run.hidden, curves };
+      Object.assign(run, super.prepare({ ...facts, ...kept }), { looked: begun, problem: "" });
+      run.took = Date.now() - begun;
+    } catch (error) {
+      run.loaded = false;
+      run.problem = error.message;
+    } finally {
+      this.busy(-1);
+    }
+    this.panel.show();
+    // What is unfolded is being read.
+    if (this.settings.get("tab") !== "charts" && !this.panelBox.querySelector("details[open]")) this.show();
+  }
+
+  refreshCharts() {
+    this.updateAxes();
+    if (this.settings.get("tab") === "charts") this.grid.show();
+  }
+
+  listen() {
+    this.events = new EventSource(`/api/events?client=${this.client}`);
+    this.events.addEventListener("hello", () => {
+      if (this.lost) this.anew();
+      this.lost = false;
+      this.told("");
+      this.asked = "";
+      this.follow();
+    });
+    this.events.addEventListener("error", () => {
+      this.lost = true;
+      this.told("The server does not answer. Is foundry-fastlog ui still running?");
+    });
+    this.events.addEventListener("news", (event) => this.take(JSON.parse(event.data)));
+    this.events.addEventListener("anew", () => this.anew());
+    this.events.addEventListener("runs", (event) => this.list(JSON.parse(event.data)));
+  }
+
+  // Says which curves are on the screen.
+  follow() {
+    clearTimeout(this.following);
+    this.following = setTimeout(() => {
+      const names = [...this.grid.seen].map((chart) => chart.name);
+      const runs = {};
+      for (const run of this.runs) if (!run.hidden) runs[run.id] = names.filter((name) => run.curves.has(name));
+      const asked = JSON.stringify(runs);
+      if (asked === this.asked || this.lost) return;
+      this.asked = asked;
+      ask("/api/follow", {}, { client: this.client, runs })
+        .then(() => this.catchUp(runs))
+        .catch((error) => this.told(error.message));
+    }, 100);
+  }
+
+  // What was recorded between loading a curve and following it is in neither: load it again.
+  catchUp(followed) {
+    const before = this.followed ?? {};
+    this.followed = followed;
+    for (const run of this.runs) {
+      const added = (followed[run.id] ?? []).filter((name) => !before[run.id]?.includes(name));
+      if (run.state !== "running" || !added.length) continue;
+      for (const name of added) this.source.drop(run, name);
+      this.grid.visible((chart) => {
+        if (added.includes(chart.name)) chart.mount();
+      });
+    }
+  }
+
+  async take({ run: id, values, said, anew, gone }) {
+    const run = this.runs.find((one) => one.id === id);
+    if (!run) return;
+    if (gone) return this.told(`${run.name} is gone, or cannot be read.`);
+    if (anew) {
+      this.source.forget(id);
+      await this.look(run, true);
+      this.grid.visible((chart) => chart.mount());
+      return;
+    }
+    const long = await this.source.append(run, values);
+    this.grid.visible((chart) => {
+      if (long.has(chart.name)) chart.mount();
+      else if (values[chart.name]) chart.update();
+    });
+    const wait = Math.max(FACTS_S * 1000, 10 * (run.took ?? 0));
+    const wanted = said || this.settings.get("tab") !== "charts" || !run.curves.size;
+    if (wanted && Date.now() - run.looked > wait) this.look(run, true);
+  }
+
+  anew() {
+    for (const run of this.runs) {
+      this.source.forget(run.id);
+      run.loaded = false;
+    }
+    this.lookAtAll().then(() => this.grid.visible((chart) => chart.mount()));
+  }
+
+  // The runs that there are now.
+  list(found) {
+    const known = new Map(this.runs.map((run) => [run.id, run]));
+    this.runs = LivePage.rows(found).map((row) => {
+      const run = known.get(row.id);
+      if (!run) return { ...this.prepare(row), hidden: true };
+      const { state, error, step, last } = row;
+      const ended = run.state !== state;
+      Object.assign(run, { state, error, last });
+      run.steps = [run.steps[0], step ?? run.steps[1]];
+      if (ended && run.loaded) this.look(run, true);
+      return run;
+    });
+    const there = new Set(found.map((row) => row.id));
+    const gone = [...known.values()].filter((run) => !run.hidden && !there.has(run.id));
+    if (gone.length) {
+      this.told(`${gone.map((run) => run.name).join(", ")} is gone, or cannot be read.`);
+      this.refreshCharts();
+    }
+    if (!known.size) {
+      this.hide();
+      this.lookAtAll();
+    }
+    this.panel.show();
+  }
+
+  told(message) {
+    this.notice ??= document.querySelector("header.bar").appendChild(h("span.notice", { role: "status" }));
+    this.notice.textContent = message;
+    this.notice.hidden = !message;
+  }
+}

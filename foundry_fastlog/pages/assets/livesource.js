@@ -1,0 +1,94 @@
+// Curves from the server: each is fetched once, follows by what is new, and in finer buckets where
+// a chart is zoomed into.
+
+import { Curve } from "./curve.js";
+import { decode } from "./decode.js";
+
+const POINTS = 2000;
+const MOST_APPENDED = 3000; // values, after which a curve is fetched anew in buckets
+
+export async function ask(path, parameters, body) {
+  const query = new URLSearchParams(parameters).toString();
+  const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
+  const response = await fetch(query ? `${path}?${query}` : path, options);
+  const found = await response.json().catch(() => ({ error: response.statusText }));
+  if (!response.ok) throw new Error(found.error || response.statusText);
+  return found;
+}
+
+// JSON has no NaN: these are texts.
+function valueOf(value) {
+  return typeof value === "number" ? value : { inf: Infinity, "-inf": -Infinity }[value] ?? NaN;
+}
+
+function extend(clock, steps, times) {
+  const last = clock[0].length ? clock[0][clock[0].length - 1] : -Infinity;
+  const later = steps.map((step, i) => i).filter((i) => steps[i] > last);
+  clock[0] = Float64Array.of(...clock[0], ...later.map((i) => steps[i]));
+  clock[1] = Float64Array.of(...clock[1], ...later.map((i) => times[i]));
+}
+
+export class LiveSource {
+  constructor() {
+    this.curves = new Map(); // run id -> name -> promise of a curve
+    this.clocks = new Map();
+  }
+
+  load(run, name) {
+    if (!this.curves.has(run.id)) this.curves.set(run.id, new Map());
+    const known = this.curves.get(run.id);
+    if (!known.has(name)) {
+      const found = this.read(run, name, { points: POINTS });
+      found.catch(() => known.delete(name)); // ask again the next time
+      known.set(name, found);
+    }
+    return known.get(name);
+  }
+
+  async read(run, name, window) {
+    const [entry, clock] = await Promise.all([
+      ask("/api/curve", { run: run.id, name, ...window }),
+      this.clock(run, name),
+    ]);
+    return new Curve(entry, await decode(entry.arrays), clock);
+  }
+
+  // One for all curves of a run: where its steps were in time.
+  clock(run, name) {
+    if (!this.clocks.has(run.id)) {
+      const found = ask("/api/clock", { run: run.id, name }).then(({ arrays }) => decode(arrays));
+      found.catch(() => this.clocks.delete(run.id));
+      this.clocks.set(run.id, found);
+    }
+    return this.clocks.get(run.id);
+  }
+
+  // A curve of some steps alone, in as many buckets as there are pixels.
+  refine(run, name, first, last, points) {
+    return this.read(run, name, { points, first, last });
+  }
+
+  forget(id) {
+    this.curves.delete(id);
+    this.clocks.delete(id);
+  }
+
+  drop(run, name) {
+    this.curves.get(run.id)?.delete(name);
+  }
+
+  // Takes in what is new of a run; returns which curves have become long and must be loaded anew.
+  async append(run, values) {
+    const long = new Set();
+    const known = this.curves.get(run.id);
+    const clock = await this.clocks.get(run.id)?.catch(() => null);
+    for (const [name, [steps, numbers, times]] of Object.entries(values)) {
+      if (clock) extend(clock, steps, times);
+      const curve = await known?.get(name)?.catch(() => null);
+      if (!curve) continue;
+      curve.append(steps, numbers.map(valueOf));
+      if (curve.appended > MOST_APPENDED && known.delete(name)) long.add(name);
+    }
+    return long;
+  }
+}

@@ -1,0 +1,473 @@
+"""The live page: what its server says, to whom, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from browser import Browser, missing
+from oracle import OracleWriter, attempt, write_run_json
+from page_arrays import decode
+from recorded import TAKES_CTRL_C
+
+from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.pages import live, server
+from foundry_fastlog.pages.listing import Listing
+from foundry_fastlog.pages.live import Follower, LiveRun, LiveRuns
+from foundry_fastlog.pages.server import LivePage, listen
+from foundry_fastlog.run.files import RunNotFoundError
+
+pytest.importorskip("starlette")
+uvicorn = pytest.importorskip("uvicorn")
+Patch = pytest.MonkeyPatch
+TOKEN = "a-token"
+
+
+class Served:
+    """A server in a thread, and what asks it."""
+
+    def __init__(self, root: Path) -> None:
+        self.page = LivePage(root, TOKEN)
+        self._socket = listen("127.0.0.1", 0)
+        self.port = self._socket.getsockname()[1]
+        config = uvicorn.Config(self.page.app(), log_level="error", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        options = {"sockets": [self._socket]}
+        self._thread = threading.Thread(target=self._server.run, kwargs=options)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+        self._socket.close()
+        assert not self._thread.is_alive()
+
+    def request(self, path: str, body: bytes | None = None, **headers: str) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        cookie = {"Cookie": f"foundry-fastlog-{self.port}={TOKEN}"}
+        connection.request("POST" if body else "GET", path, body, {**cookie, **headers})
+        response = connection.getresponse()
+        response.body = response.read()
+        connection.close()
+        return response
+
+    def get(self, path: str, code: int = 200, **parameters: Any) -> Any:
+        response = self.request(f"{path}?{urlencode(parameters)}")
+        assert response.status == code, response.body
+        return json.loads(response.body)
+
+    @contextmanager
+    def events(self, client: str) -> Iterator[queue.Queue[tuple[str, Any]]]:
+        """What a client is told."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        cookie = {"Cookie": f"foundry-fastlog-{self.port}={TOKEN}"}
+        connection.request("GET", f"/api/events?client={client}", headers=cookie)
+        response = connection.getresponse()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        told: queue.Queue[tuple[str, Any]] = queue.Queue()
+
+        def read() -> None:
+            kind = ""
+            for raw in response:
+                line = raw.decode().rstrip()
+                if line.startswith("event: "):
+                    kind = line[7:]
+                elif line.startswith("data: "):
+                    told.put((kind, json.loads(line[6:])))
+            told.put(("end", None))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert told.get(timeout=20) == ("hello", {})
+        try:
+            yield told
+        finally:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+            thread.join(20)
+            response.close()
+            connection.close()
+
+    def follow(self, client: str, **runs: list[str]) -> None:
+        body = json.dumps({"client": client, "runs": runs}).encode()
+        assert self.request("/api/follow", body).status == 200
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: Patch) -> Iterator[Served]:
+    monkeypatch.setattr(server, "_POLL_S", 0.02)
+    monkeypatch.setattr(server, "_LIST_S", 0.1)
+    found = Served(tmp_path)
+    yield found
+    found.close()
+
+
+def news(told: queue.Queue[tuple[str, Any]]) -> dict[str, Any]:
+    """The next news, whatever else is told."""
+    while True:
+        kind, data = told.get(timeout=20)
+        if kind == "news":
+            return dict(data)
+
+
+def until(check: Any, timeout: float = 20.0) -> None:
+    end = time.monotonic() + timeout
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_only_who_has_the_token_is_answered(served: Served) -> None:
+    for path in ("/", "/api/runs", "/api/curve", "/?token=wrong"):
+        assert served.request(path, Cookie="").status == 403
+    assert served.request("/", Cookie=f"foundry-fastlog-{served.port}=wrong").status == 403
+    welcome = served.request(f"/?token={TOKEN}", Cookie="")
+    assert (welcome.status, welcome.headers["location"]) == (307, "/")
+    cookie = welcome.headers["set-cookie"].lower()
+    assert f"={TOKEN};" in cookie
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    for host in ("evil.example", f"evil.example:{served.port}", "", "127.0.0.1.evil.example"):
+        assert served.request("/", Host=host).status == 403
+    assert served.request("/", Host=f"localhost:{served.port}").status == 200
+
+
+def test_a_page_may_ask_this_server_alone(served: Served) -> None:
+    found = served.request("/")
+    assert found.status == 200
+    policy = found.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert found.body.startswith(b"<!doctype html>")
+
+
+def test_runs_are_found_wherever_they_are_and_looked_at_anew(tmp_path: Path) -> None:
+    for name in ("a", "deep/er/b", ".hidden/c"):
+        OracleWriter(tmp_path / name).fill(range(3))
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file.txt").touch()
+    write_run_json(tmp_path / "a", name="a", attempts=1)
+    listing = Listing(tmp_path)
+    found = listing.read()
+    assert list(found) == ["a", "deep/er/b"]
+    assert (found["a"]["state"], found["a"]["step"]) == ("ended", 2)
+    assert listing.read()["a"] is found["a"]  # nothing has changed
+    OracleWriter(tmp_path / "new").log("no metrics yet")
+    attempt(tmp_path / "a", 1).fill(range(9))
+    found = listing.read()
+    assert (found["a"]["step"], found["new"]["step"]) == (8, None)
+    shutil.rmtree(tmp_path / "a")
+    assert "a" not in listing.read()
+    with Recorder(tmp_path / "live") as recorder:
+        recorder.record(5, loss=1.0)
+        assert recorder.flush()
+        assert listing.read()["live"]["state"] == "running"
+    assert listing.read()["live"]["state"] == "ended"
+    assert list(Listing(tmp_path / "live").read()) == ["."]
+    assert Listing(tmp_path / "none").read() == {}
+
+
+def test_a_run_that_goes_while_it_is_listed_is_left_out(tmp_path: Path, monkeypatch: Patch) -> None:
+    from foundry_fastlog.pages import listing
+
+    OracleWriter(tmp_path / "a").fill(range(3))
+
+    def gone(path: Path) -> Any:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(listing, "Run", gone)
+    assert Listing(tmp_path).read() == {}
+    with monkeypatch.context() as patched:
+        patched.setattr(listing.os, "scandir", lambda path: [Vanished()])
+        assert Listing(tmp_path).read() == {}
+
+
+class Vanished:
+    """An entry of a directory that is no longer there."""
+
+    name = "metrics.jsonl"
+
+    def stat(self) -> Any:
+        raise FileNotFoundError(self.name)
+
+
+def test_the_server_says_what_the_reader_does(served: Served, tmp_path: Path) -> None:
+    """Facts, curves and windows of them, to the bit."""
+    writer = OracleWriter(tmp_path / "run", tick_s=0.25)
+    for step in range(4000):
+        writer.metrics(step, loss=math.nan if step == 77 else math.sin(step) * 3, lr=0.1)
+    until(lambda: [row["step"] for row in served.get("/api/runs")] == [3999])
+    (row,) = served.get("/api/runs")
+    assert (row["id"], row["name"]) == ("run", "run")
+    names = served.get("/api/names", run="run")
+    assert names == {"curves": [{"name": "loss"}, {"name": "lr"}]}
+    facts = served.get("/api/run", run="run")
+    assert facts["steps"] == [0, 3999]
+    run = read_run(tmp_path / "run")
+    for window in ({}, {"first": 1000, "last": 1100}, {"first": 60, "last": 90}):
+        found = served.get("/api/curve", run="run", name="loss", points=64, **window)
+        steps = (window["first"], window["last"]) if window else None
+        curve = run.curve("loss", points=64, steps=steps)
+        some = curve.count > 0
+        steps_found, first, *more = decode(found["arrays"])
+        assert steps_found == curve.first_step[some].tolist()
+        assert first == curve.first[some].tolist()
+        assert found["level"] == curve.level
+        assert found["single"] == (curve.level == 0)
+        assert found["last"] == curve.last[some][-1]
+        if not found["single"]:
+            lowest = np.add(steps_found, more[2]).tolist()
+            assert lowest == curve.min_step[some].tolist()
+            assert more[5] == curve.max[some].tolist()
+            assert more[6] == curve.count[some].tolist()
+            ends = (curve.first + curve.last + curve.min + curve.max) / 4
+            assert more[7] == pytest.approx(ends[some].tolist())
+    assert found["marks"] == [[77, "not finite"]]
+    assert found["bad"] == 1
+    steps, times = decode(served.get("/api/clock", run="run", name="lr")["arrays"])
+    metric = run.metric("lr")
+    assert (steps, times) == (metric.steps.tolist(), (metric.time.view("i8") // 1000).tolist())
+
+
+def test_what_is_not_there_and_wrong_requests_are_refused(
+    served: Served, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    OracleWriter(tmp_path / "run").fill(range(3))
+    secret = tmp_path.parent / "secret"
+    OracleWriter(secret).fill(range(3))
+    until(lambda: served.get("/api/runs"))
+    for name in ("other", "../secret", str(secret), "run/../../secret", "run/", ""):
+        assert "there is no run" in served.get("/api/run", 404, run=name)["error"]
+    assert "error" in served.get("/api/curve", 400, run="run")
+    assert "error" in served.get("/api/curve", 400, run="run", name="loss", points="many")
+    assert served.get("/api/curve", run="run", name="none")["last"] is None
+    for body in (b"{}", b"no json", b'{"client":"x","runs":{}}', b"[1]", b"x" * (2 << 20)):
+        assert served.request("/api/follow", body).status == 400
+    assert served.request("/nowhere").status == 404
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveRun, "facts", Mock(side_effect=PermissionError(13, "Permission denied")))
+        error = served.get("/api/run", 404, run="run")["error"]
+        assert error == "cannot be read: Permission denied"
+    shutil.rmtree(tmp_path / "run")
+    assert served.get("/api/run", 404, run="run")["error"]
+
+
+def test_clients_hear_what_is_new_and_nothing_else(served: Served, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run") as recorder:
+        recorder.record(0, loss=1.0, lr=0.1)
+        assert recorder.flush()
+        until(lambda: served.get("/api/runs"))
+        with served.events("one") as one, served.events("two") as two:
+            served.follow("one", run=["loss", "absent"])
+            served.follow("two", run=["lr", "note"], unknown=["x"])
+            recorder.record(1, loss=math.nan, lr=0.2, note="text")
+            assert recorder.flush()
+            (steps, values, times) = news(one)["values"]["loss"]
+            assert (steps, values) == ([1], ["nan"])
+            assert abs(times[0] / 1000 - time.time()) < 60
+            assert {k: v[:2] for k, v in news(two)["values"].items()} == {"lr": [[1], [0.2]]}
+            recorder.event("hello")
+            assert recorder.flush()
+            said = news(one)
+            assert (said["said"], said["anew"], said["values"]) == (True, False, {})
+            served.follow("two")
+            recorder.record(2, loss=3.0)
+            assert recorder.flush()
+            assert news(one)["values"]["loss"][:2] == [[2], [3.0]]
+            recorder.rewind(1)
+            assert recorder.flush()
+            assert news(one)["anew"]
+        until(lambda: not served.page._clients)
+        until(lambda: not served.page._followers)
+
+
+def test_a_run_that_goes_and_one_that_comes_are_told(served: Served, tmp_path: Path) -> None:
+    OracleWriter(tmp_path / "run").fill(range(3))
+    until(lambda: served.get("/api/runs"))
+    with served.events("one") as told:
+        served.follow("one", run=["loss"])
+        shutil.rmtree(tmp_path / "run")
+        assert news(told)["gone"]
+        served.follow("one", run=["loss"])
+        assert served.page._poll("run", set()) == {"gone": True}
+        OracleWriter(tmp_path / "later").fill(range(3))
+        while True:
+            kind, data = told.get(timeout=20)
+            if kind == "runs" and [row["id"] for row in data] == ["later"]:
+                break
+
+
+def test_who_falls_behind_begins_anew() -> None:
+    client = server.Client()
+    for number in range(1001):
+        client.tell("news", number)
+    assert client.waiting.get_nowait() == b"event: anew\ndata: {}\n\n"
+    assert client.waiting.empty()
+
+
+def test_of_many_new_values_the_extremes_are_told(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(live, "_MOST_NEW", 40)
+    writer = OracleWriter(tmp_path).fill(range(3))
+    follower = Follower(tmp_path)
+    assert follower.poll(["loss"]) == {}
+    for step in range(3, 1000):
+        value = 99.0 if step == 500 else -99.0 if step == 501 else step % 7
+        writer.metrics(step, loss=math.inf if step == 600 else value)
+    steps, values, _ = follower.poll(["loss"])["values"]["loss"]
+    assert len(steps) <= 40
+    assert (steps[0], steps[-1]) == (3, 999)
+    assert values[steps.index(500)] == 99.0
+    assert values[steps.index(501)] == -99.0
+
+
+def test_clocks_keep_the_longest_pauses(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(live, "_MOST_KNOTS", 16)
+    first = OracleWriter(tmp_path, tick_s=1.0).fill(range(333))
+    attempt(tmp_path, 1, tick_s=1.0).fill(range(333, 1000))
+    first.metrics(-5, loss=1.0)
+    steps, _ = decode(LiveRun(tmp_path).clock("loss"))
+    assert {-5, 332, 333, 999} <= set(steps)
+    assert steps == sorted(steps)
+    assert len(steps) < 30
+    assert decode(LiveRun(tmp_path).clock("none")) == [[], []]
+
+
+def test_the_latest_runs_stay_open(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(live, "_MOST_OPEN", 2)
+    for name in "abc":
+        OracleWriter(tmp_path / name).fill(range(3))
+    runs = LiveRuns()
+    a, b = runs.get(tmp_path / "a"), runs.get(tmp_path / "b")
+    assert runs.get(tmp_path / "a") is a
+    runs.get(tmp_path / "c")
+    assert runs.get(tmp_path / "a") is a
+    assert runs.get(tmp_path / "b") is not b
+    runs.forget(tmp_path / "b")
+    with pytest.raises(RunNotFoundError):
+        runs.get(tmp_path / "none")
+
+
+def test_facts_see_later_starts(tmp_path: Path) -> None:
+    OracleWriter(tmp_path).fill(range(5))
+    run = LiveRun(tmp_path)
+    attempt(tmp_path, 1).fill(range(5, 8), other=1.0)
+    assert [curve["name"] for curve in run.names()["curves"]] == ["loss", "other"]
+    assert run.facts()["steps"] == [0, 7]
+    assert run.curve("other", 10, None)["last"] == 1.0
+    OracleWriter(tmp_path / "quiet").log("hello")
+    assert LiveRun(tmp_path / "quiet").names()["curves"] == []
+
+
+def test_the_command_serves_until_ctrl_c(tmp_path: Path, command: Any) -> None:
+    """Also while clients listen. A port in use, and what is no directory, is said."""
+    OracleWriter(tmp_path / "run").fill(range(3))
+    code = TAKES_CTRL_C + "import sys; from foundry_fastlog.cli.main import main; sys.exit(main())"
+    arguments = [sys.executable, "-c", code, "ui", str(tmp_path), "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split(": ", 1)[1].strip()
+        port, token = int(address.split(":")[2].split("/")[0]), address.split("=")[1]
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        cookie = {"Cookie": f"foundry-fastlog-{port}={token}"}
+        connection.request("GET", "/api/events?client=x", headers=cookie)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert f"port {port} is in use" in command("ui", tmp_path, "--port", port, code=2).err
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+        response.close()
+        connection.close()
+    assert "is no directory" in command("ui", tmp_path / "none", code=2).err
+    assert "cannot listen on" in command("ui", tmp_path, "--host", "192.0.2.1", code=2).err
+
+
+def test_the_command_opens_a_browser(tmp_path: Path, command: Any, monkeypatch: Patch) -> None:
+    import foundry_fastlog.cli.ui as ui_command
+
+    opened: list[str] = []
+    called: list[Any] = []
+    monkeypatch.setattr(ui_command.webbrowser, "open", opened.append)
+    monkeypatch.setattr(server, "serve", lambda *arguments: called.append(arguments))
+    host = "::1" if Path("/proc/net/if_inet6").exists() else "127.0.0.1"
+    command(
+        "ui",
+        tmp_path,
+        "--port",
+        "0",
+        "--open",
+        "--host",
+        host,
+    )
+    assert opened[0].startswith("http://")
+    assert "/?token=" in opened[0]
+    root, _, token, hosts = called[0]
+    assert root == tmp_path
+    assert token in opened[0]
+    assert f"://{hosts[0]}:" in opened[0]
+
+
+def test_without_uvicorn_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with listen("127.0.0.1", 0) as opened, pytest.raises(ImportError, match=r"fastlog\[ui\]"):
+        server.serve(tmp_path, opened, TOKEN)
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
+    """Its chart grows by what is new alone; a zoom gets finer buckets; a run that goes is told."""
+    OracleWriter(tmp_path / "old").fill(range(10), loss=5.0)
+    with Recorder(tmp_path / "run") as recorder, Browser() as browser:
+        for step in range(20_000):
+            recorder.record(step, loss=50.0 if step == 7777 else 1.0)
+        assert recorder.flush()
+        until(lambda: len(served.get("/api/runs")) == 2)
+        browser.driver.get(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
+        page = "const page = document.getElementById('app').page; "
+        chart = page + "const chart = page?.grid.charts.get('loss'); "
+        browser.wait(chart + "return chart?.shown.length === 2")
+        browser.wait(page + "return page.followed?.run?.length === 1")
+        browser.settle()
+        assert "50" in browser.ask("return document.querySelector('.chart .unseen').textContent")
+        for step in range(20_000, 20_050):
+            recorder.record(step, loss=9.0)
+        assert recorder.flush()
+        own = chart + "const own = chart.shown.find(({run}) => run.id === 'run'); "
+        browser.wait(own + "return own.view.steps.last[own.view.mean.length - 1] === 20049")
+        assert browser.ask(own + "return own.view.curve.entry.last") == 9.0
+        assert browser.ask(own + "return chart.rangeX[1]") == 20_049
+        browser.ask(page + "page.settings.set({zoom: '7700:7800'})")
+        browser.wait(own + "return own.fine?.curve.single")
+        found = browser.ask(
+            own + "const at = own.fine.steps.first.indexOf(7777); return own.fine.y.first[at]"
+        )
+        assert found == 50.0
+        browser.ask(page + "page.settings.set({tab: 'about', run: 'run'})")
+        browser.wait("return document.querySelector('main').innerText.includes('running')")
+        assert browser.complaints() == []
+        shutil.rmtree(tmp_path / "old")
+        browser.wait("return document.querySelectorAll('.runs tbody tr').length === 1")
+        browser.wait("return document.querySelector('.notice').innerText.includes('old is gone')")
