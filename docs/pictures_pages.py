@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
 import sys
 import tempfile
 from datetime import timedelta
@@ -95,6 +96,20 @@ def picture(browser: Browser, path: Path) -> None:
     )
 
 
+def live(home: Path, browser: Browser) -> None:
+    """Show the directory of the runs as it is served."""
+    command = [sys.executable, "-m", "foundry_fastlog", "ui", str(home), "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split(": ", 1)[1].strip()
+        browser.driver.get(address)
+        page = "const page = document.getElementById('app').page; "
+        browser.wait(page + "return page?.grid.charts.get('loss')?.shown.length === 3")
+        browser.settle()
+        picture(browser, PICTURES / "live.png")
+        process.terminate()
+
+
 def main() -> None:
     """Write all pictures."""
     PICTURES.mkdir(exist_ok=True)
@@ -107,6 +122,7 @@ def main() -> None:
         write_report(runs[0], one)
         write_report(runs, several, title="learning rates")
         with Browser() as browser:
+            live(home, browser)
             browser.open(one)
             picture(browser, PICTURES / "report-light.png")
             browser.open(several, "smooth=0.98&run=lr-1e-3&theme=dark")

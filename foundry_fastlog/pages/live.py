@@ -135,8 +135,9 @@ class Follower:
             names: The metrics whose values are wanted.
 
         Returns:
-            ``values`` (by metric steps, values and milliseconds), ``said`` (there are messages or
-            errors), ``anew`` (curves must be read again), ``gone``; empty if nothing is new.
+            ``at``: lists of steps and of milliseconds; ``values``: by metric the place of its two
+            in ``at``, and its values; ``said``: there are messages or errors; ``anew``: curves must
+            be read again; ``gone``. Empty if nothing is new.
         """
         try:
             polled = self._cursor.poll()
@@ -145,18 +146,24 @@ class Follower:
         if not (polled.series or polled.anew or polled.starts or polled.rewinds):
             return {}
         columns = polled.columns
+        at, values = _values(columns["metrics"], names) if "metrics" in columns else ([], {})
         return {
-            "values": _values(columns["metrics"], names) if "metrics" in columns else {},
+            "at": at,
+            "values": values,
             "said": "log" in columns or "errors" in columns,
             "anew": bool(polled.anew or polled.starts or polled.rewinds or polled.more),
         }
 
 
-def _values(columns: Columns, names: Iterable[str]) -> dict[str, list[list[Any]]]:
-    """Return the new values of metrics."""
+def _values(
+    columns: Columns, names: Iterable[str]
+) -> tuple[list[list[list[int]]], dict[str, list[Any]]]:
+    """Return the new values of metrics; those that were recorded together share steps and times."""
     import numpy as np
 
-    found = {}
+    places: dict[bytes, int] = {}
+    shared: list[list[list[int]]] = []
+    found: dict[str, list[Any]] = {}
     for name in names:
         if columns.kinds.get(column_of(name)) not in ("int64", "float64", "bool"):
             continue
@@ -169,11 +176,14 @@ def _values(columns: Columns, names: Iterable[str]) -> dict[str, list[list[Any]]
             finite = np.flatnonzero(np.isfinite(values))
             few = bucket(steps[finite], values[finite], _MOST_NEW // 4)
             ends = [few.first_at, few.last_at, few.low_at, few.high_at]
-            places = finite[np.unique(np.concatenate(ends))]
-            steps, values, times = steps[places], values[places], times[places]
+            kept = finite[np.unique(np.concatenate(ends))]
+            steps, values, times = steps[kept], values[kept], times[kept]
+        place = places.setdefault(steps.tobytes() + times.tobytes(), len(shared))
+        if place == len(shared):
+            shared.append([steps.tolist(), times.tolist()])
         said = [value if np.isfinite(value) else str(value) for value in values.tolist()]
-        found[name] = [steps.tolist(), said, times.tolist()]
-    return found
+        found[name] = [place, said]
+    return shared, found
 
 
 def _drawn(name: str, curve: Curve) -> dict[str, Any]:

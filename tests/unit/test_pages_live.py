@@ -266,7 +266,9 @@ def test_what_is_not_there_and_wrong_requests_are_refused(
         assert served.request("/api/follow", body).status == 400
     assert served.request("/nowhere").status == 404
     with monkeypatch.context() as patched:
-        patched.setattr(LiveRun, "facts", Mock(side_effect=PermissionError(13, "Permission denied")))
+        patched.setattr(
+            LiveRun, "facts", Mock(side_effect=PermissionError(13, "Permission denied"))
+        )
         error = served.get("/api/run", 404, run="run")["error"]
         assert error == "cannot be read: Permission denied"
     shutil.rmtree(tmp_path / "run")
@@ -283,10 +285,12 @@ def test_clients_hear_what_is_new_and_nothing_else(served: Served, tmp_path: Pat
             served.follow("two", run=["lr", "note"], unknown=["x"])
             recorder.record(1, loss=math.nan, lr=0.2, note="text")
             assert recorder.flush()
-            (steps, values, times) = news(one)["values"]["loss"]
-            assert (steps, values) == ([1], ["nan"])
+            heard = news(one)
+            assert heard["values"] == {"loss": [0, ["nan"]]}
+            steps, times = heard["at"][0]
+            assert steps == [1]
             assert abs(times[0] / 1000 - time.time()) < 60
-            assert {k: v[:2] for k, v in news(two)["values"].items()} == {"lr": [[1], [0.2]]}
+            assert news(two)["values"] == {"lr": [0, [0.2]]}
             recorder.event("hello")
             assert recorder.flush()
             said = news(one)
@@ -294,7 +298,8 @@ def test_clients_hear_what_is_new_and_nothing_else(served: Served, tmp_path: Pat
             served.follow("two")
             recorder.record(2, loss=3.0)
             assert recorder.flush()
-            assert news(one)["values"]["loss"][:2] == [[2], [3.0]]
+            heard = news(one)
+            assert (heard["at"][0][0], heard["values"]["loss"]) == ([2], [0, [3.0]])
             recorder.rewind(1)
             assert recorder.flush()
             assert news(one)["anew"]
@@ -333,8 +338,12 @@ def test_of_many_new_values_the_extremes_are_told(tmp_path: Path, monkeypatch: P
     assert follower.poll(["loss"]) == {}
     for step in range(3, 1000):
         value = 99.0 if step == 500 else -99.0 if step == 501 else step % 7
-        writer.metrics(step, loss=math.inf if step == 600 else value)
-    steps, values, _ = follower.poll(["loss"])["values"]["loss"]
+        value = math.inf if step == 600 else value
+        writer.metrics(step, loss=value, twin=value)
+    found = follower.poll(["loss", "twin"])
+    place, values = found["values"]["loss"]
+    steps, _ = found["at"][place]
+    assert found["values"]["twin"] == [place, values]
     assert len(steps) <= 40
     assert (steps[0], steps[-1]) == (3, 999)
     assert values[steps.index(500)] == 99.0

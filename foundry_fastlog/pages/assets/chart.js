@@ -73,6 +73,7 @@ export class Chart {
     this.build();
     this.describe();
     this.refine();
+    if (!performance.getEntriesByName("drawn").length) performance.mark("drawn");
   }
 
   // After values were appended to its curves.

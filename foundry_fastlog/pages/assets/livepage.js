@@ -3,7 +3,7 @@
 
 import { h } from "./dom.js";
 import { ask } from "./livesource.js";
-import { Page } from "./page.js";
+import { decoded, Page } from "./page.js";
 
 const SHOWN_AT_FIRST = 3;
 const FACTS_S = 3; // the least time between two looks at a run's facts
@@ -44,10 +44,15 @@ export class LivePage extends Page {
 
   // Of many runs, those that are named in the address are shown, else the latest.
   hide() {
-    const asked = this.settings.get("show");
     const latest = [...this.runs].sort((a, b) => (a.last < b.last ? 1 : -1)).slice(0, SHOWN_AT_FIRST);
-    const shown = asked ? new Set(asked.split(",").map(decodeURIComponent)) : new Set(latest.map((run) => run.name));
+    const shown = this.asked ?? new Set(latest.map((run) => run.name));
     for (const run of this.runs) run.hidden = !shown.has(run.name);
+  }
+
+  // The runs that the address names; null where it names none.
+  get asked() {
+    const names = this.settings.get("show");
+    return names ? new Set(names.split(",").map(decoded)) : null;
   }
 
   toggle(run) {
@@ -114,7 +119,7 @@ export class LivePage extends Page {
       if (this.lost) this.anew();
       this.lost = false;
       this.told("");
-      this.asked = "";
+      this.wanted = "";
       this.follow();
     });
     this.events.addEventListener("error", () => {
@@ -133,9 +138,9 @@ export class LivePage extends Page {
       const names = [...this.grid.seen].map((chart) => chart.name);
       const runs = {};
       for (const run of this.runs) if (!run.hidden) runs[run.id] = names.filter((name) => run.curves.has(name));
-      const asked = JSON.stringify(runs);
-      if (asked === this.asked || this.lost) return;
-      this.asked = asked;
+      const wanted = JSON.stringify(runs);
+      if (wanted === this.wanted || this.lost) return;
+      this.wanted = wanted;
       ask("/api/follow", {}, { client: this.client, runs })
         .then(() => this.catchUp(runs))
         .catch((error) => this.told(error.message));
@@ -156,7 +161,7 @@ export class LivePage extends Page {
     }
   }
 
-  async take({ run: id, values, said, anew, gone }) {
+  async take({ run: id, at, values, said, anew, gone }) {
     const run = this.runs.find((one) => one.id === id);
     if (!run) return;
     if (gone) return this.told(`${run.name} is gone, or cannot be read.`);
@@ -166,7 +171,7 @@ export class LivePage extends Page {
       this.grid.visible((chart) => chart.mount());
       return;
     }
-    const long = await this.source.append(run, values);
+    const long = await this.source.append(run, values, at);
     this.grid.visible((chart) => {
       if (long.has(chart.name)) chart.mount();
       else if (values[chart.name]) chart.update();
@@ -189,7 +194,7 @@ export class LivePage extends Page {
     const known = new Map(this.runs.map((run) => [run.id, run]));
     this.runs = LivePage.rows(found).map((row) => {
       const run = known.get(row.id);
-      if (!run) return { ...this.prepare(row), hidden: true };
+      if (!run) return { ...this.prepare(row), hidden: !this.asked?.has(row.name) };
       const { state, error, step, last } = row;
       const ended = run.state !== state;
       Object.assign(run, { state, error, last });
@@ -203,10 +208,8 @@ export class LivePage extends Page {
       this.told(`${gone.map((run) => run.name).join(", ")} is gone, or cannot be read.`);
       this.refreshCharts();
     }
-    if (!known.size) {
-      this.hide();
-      this.lookAtAll();
-    }
+    if (!known.size) this.hide();
+    this.lookAtAll();
     this.panel.show();
   }
 

@@ -78,12 +78,13 @@ export class LiveSource {
   }
 
   // Takes in what is new of a run; returns which curves have become long and must be loaded anew.
-  async append(run, values) {
+  async append(run, values, at) {
     const long = new Set();
     const known = this.curves.get(run.id);
     const clock = await this.clocks.get(run.id)?.catch(() => null);
-    for (const [name, [steps, numbers, times]] of Object.entries(values)) {
-      if (clock) extend(clock, steps, times);
+    if (clock) for (const [steps, times] of at) extend(clock, steps, times);
+    for (const [name, [place, numbers]] of Object.entries(values)) {
+      const [steps] = at[place];
       const curve = await known?.get(name)?.catch(() => null);
       if (!curve) continue;
       curve.append(steps, numbers.map(valueOf));

@@ -78,8 +78,8 @@ export class Page {
     listenToKeys(this, TABS);
     this.showSide();
     this.show();
-    // After the observer has told the charts in view.
-    requestAnimationFrame(() => setTimeout(() => this.busy(0)));
+    // After the observer has told the charts in view, which it does after a frame.
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => this.busy(0))));
   }
 
   show() {
@@ -161,7 +161,7 @@ export class Page {
   }
 }
 
-function decoded(text) {
+export function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch {
