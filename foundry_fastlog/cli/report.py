@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from foundry_fastlog.base.formatting import format_bytes, printable, write_json
+from foundry_fastlog.cli.arguments import starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.export.jsonl import ExportError
@@ -62,12 +63,13 @@ def report(
     from foundry_fastlog.pages.report import write_report
 
     opened = [read_or_fail(path, read_run) for path in runs]
+    chosen = [starts_of(run, starts) for run in opened][-1]
     try:
         found = write_report(
             opened,
             out,
             metrics=metric,
-            starts=int(starts) if starts.isdecimal() else starts,  # type: ignore[arg-type]
+            starts=chosen,
             title=title,
             size=int(size * 1e6),
             force=force,

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from foundry_fastlog.analysis.accumulate import MetricStats
+from foundry_fastlog.analysis.run_summary import state_of
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.analysis.summary import Summary
 from foundry_fastlog.base.formatting import printable
@@ -21,7 +22,7 @@ from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.reading.start_states import StartReport
 
-__all__ = ["describe", "name_of", "state_of"]
+__all__ = ["describe"]
 
 _MOST_KEYS = 3000  # of a configuration
 _MOST_TEXT = 2000
@@ -29,8 +30,6 @@ _MOST_PROBLEMS = 100
 _MOST_CHECKS = 500
 _EPOCH = " (epoch)"
 _SYSTEM = " (system)"
-#: How the states of starts are called in a page.
-_STATES = {"closed": "ended", "exception": "failed", "signal": "failed"}
 
 
 def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) -> dict[str, Any]:
@@ -52,9 +51,10 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
     configs = [report.config for report in reversed(found.starts) if report.config]
     config = next(iter(configs), run.info.get("config"))
     return {
-        "name": name_of(run),
+        "name": printable(run.path.absolute().name),
         "path": printable(str(run.path.absolute())),
-        **state_of(found.starts),
+        "state": state_of(found.starts),
+        "error": found.starts[-1].error[:_MOST_TEXT] if found.starts else "",
         "started": found.starts[0].started if found.starts else found.first,
         "first": found.first,
         "last": found.last,
@@ -95,19 +95,6 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
         "dropped": found.dropped,
         "unread": found.unread,
     }
-
-
-def name_of(run: Run) -> str:
-    """Return what a run is called: as its directory."""
-    return printable(run.path.absolute().name or str(run.path))
-
-
-def state_of(starts: Sequence[StartReport]) -> dict[str, str]:
-    """Return the ``state`` of a run, which is that of its last start, and its ``error``."""
-    if not starts:
-        return {"state": "unknown", "error": ""}
-    last = starts[-1]
-    return {"state": _STATES.get(last.state, last.state), "error": last.error}
 
 
 def _git(run: Run, starts: Sequence[StartReport]) -> str:
@@ -170,7 +157,7 @@ def _flat(config: object) -> list[list[str]]:
 def _start(report: StartReport) -> dict[str, Any]:
     return {
         "number": report.number,
-        "state": _STATES.get(report.state, report.state),
+        "state": state_of([report]),
         "how": report.state,
         "started": report.started,
         "ended": report.ended,

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.pages.buckets import bucket
 from foundry_fastlog.pages.encoding import encode
 from foundry_fastlog.pages.facts import describe
@@ -22,17 +23,43 @@ from foundry_fastlog.run.files import RunNotFoundError
 if TYPE_CHECKING:
     import numpy as np
 
+    from foundry_fastlog.analysis.run_summary import RunSummary
+    from foundry_fastlog.analysis.runs import Runs
     from foundry_fastlog.reading.columns import Columns
     from foundry_fastlog.reading.curves import Curve
 
     _Array = np.ndarray[Any, Any]
 
-__all__ = ["Follower", "LiveRun", "LiveRuns"]
+__all__ = ["Follower", "LiveRun", "LiveRuns", "rows_of"]
 
 _MOST_OPEN = 64
 _MOST_KNOTS = 4000
 _MOST_NEW = 500  # values of a metric in an update; more are sent as buckets
 _GONE = (OSError, RunNotFoundError)
+
+
+def rows_of(runs: Runs) -> dict[str, dict[str, Any]]:
+    """Return what the table of runs shows, by their path below the directory."""
+    metrics = runs.main_metrics()[:1] if len(runs) else []
+    return {
+        run.run: {
+            "name": printable(run.run if run.run != "." else run.path.absolute().name),
+            "path": printable(str(run.path.absolute())),
+            "state": run.state,
+            "error": run.error,
+            "started": run.started,
+            "step": run.step,
+            "wall_s": run.duration_s,
+            "metric": metrics[0] if metrics else "loss",
+            "value": _number(run, metrics[0]) if metrics else None,
+        }
+        for run in runs
+    }
+
+
+def _number(run: RunSummary, name: str) -> float | None:
+    value = run.metrics[name].last if name in run.metrics else None
+    return float(value) if isinstance(value, (int, float)) and value - value == 0 else None
 
 
 class LiveRun:

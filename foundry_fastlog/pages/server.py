@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from foundry_fastlog.analysis.runs import Runs, read_runs
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.pages.bundle import page_of, policy_of
-from foundry_fastlog.pages.listing import Listing
-from foundry_fastlog.pages.live import Follower, LiveRuns
+from foundry_fastlog.pages.live import Follower, LiveRuns, rows_of
 from foundry_fastlog.pages.look import COLOURS, styles_of
 from foundry_fastlog.run.files import RunNotFoundError
 
@@ -70,7 +72,7 @@ class LivePage:
         self.root = root.resolve()
         self.token = token
         self._hosts = {*_LOCAL, *hosts}
-        self._listing = Listing(self.root)
+        self._found = Runs([])
         self._rows: dict[str, dict[str, Any]] = {}
         self._runs = LiveRuns()
         self._clients: dict[str, Client] = {}
@@ -141,7 +143,9 @@ class LivePage:
                 return _json({"error": str(error)}, 404)
             except OSError as error:
                 return _json({"error": f"cannot be read: {error.strerror or error}"}, 404)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:  # of a request
+            except ValueError as error:
+                return _json({"error": str(error)}, 400)
+            except (TypeError, KeyError, AttributeError) as error:  # of what was asked
                 return _json({"error": f"{type(error).__name__}: {error}"}, 400)
             return found
 
@@ -165,8 +169,13 @@ class LivePage:
         }
         return Response(body, media_type="text/html; charset=utf-8", headers=headers)
 
-    async def _list(self, _: Request) -> Response:
-        if not self._rows:
+    async def _list(self, request: Request) -> Response:
+        """Give all runs, or the names of those of which an expression is true."""
+        expression = request.query_params.get("where")
+        if expression is not None:
+            chosen = await asyncio.to_thread(self._found.where, expression)
+            return _json({"runs": [run.run for run in chosen], "notes": chosen.notes})
+        if not self._clients:  # else they are looked at all the time
             await self._read_rows()
         return _json(self._shown())
 
@@ -249,15 +258,20 @@ class LivePage:
 
     async def _keep_listing(self) -> None:
         while True:
-            before = self._rows
-            await self._read_rows()
-            if self._rows != before:
-                for client in list(self._clients.values()):
-                    client.tell("runs", self._shown())
-            await asyncio.sleep(_LIST_S)
+            begun = time.monotonic()
+            if self._clients:
+                before = self._rows
+                await self._read_rows()
+                if self._rows != before:
+                    for client in list(self._clients.values()):
+                        client.tell("runs", self._shown())
+            # A twentieth of the time, at most: of thousands of runs a look takes a second.
+            await asyncio.sleep(max(_LIST_S, 20 * (time.monotonic() - begun)))
 
     async def _read_rows(self) -> None:
-        self._rows = await asyncio.to_thread(self._listing.read)
+        with contextlib.suppress(RunNotFoundError):  # the directory is gone: it may come back
+            self._found = await asyncio.to_thread(read_runs, self.root)
+            self._rows = rows_of(self._found)
 
     async def _keep_polling(self) -> None:
         while True:
@@ -330,13 +344,9 @@ def serve(root: Path, opened: socket.socket, token: str, hosts: tuple[str, ...] 
     Raises:
         ImportError: starlette or uvicorn is missing; the message says how to get them.
     """
-    try:
+    with extra("ui", "starlette", "uvicorn"):
         import starlette  # noqa: F401 - whether it is there
         import uvicorn
-    except ImportError as error:
-        raise ImportError(
-            f"{error.name} is not installed. Get it with: pip install 'foundry_fastlog[ui]'"
-        ) from error
     page = LivePage(root, token, hosts)
     config = uvicorn.Config(
         page.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=2

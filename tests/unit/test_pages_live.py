@@ -27,10 +27,10 @@ from oracle import OracleWriter, attempt, write_run_json
 from page_arrays import decode
 from recorded import TAKES_CTRL_C
 
-from foundry_fastlog import Recorder, read_run
+from foundry_fastlog import Recorder, read_run, read_runs
+from foundry_fastlog.analysis.runs import Runs
 from foundry_fastlog.pages import live, server
-from foundry_fastlog.pages.listing import Listing
-from foundry_fastlog.pages.live import Follower, LiveRun, LiveRuns
+from foundry_fastlog.pages.live import Follower, LiveRun, LiveRuns, rows_of
 from foundry_fastlog.pages.server import LivePage, listen
 from foundry_fastlog.run.files import RunNotFoundError
 
@@ -110,7 +110,8 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: Patch) -> Iterator[Served]:
+def served(tmp_path: Path, tmp_path_factory: Any, monkeypatch: Patch) -> Iterator[Served]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(server, "_POLL_S", 0.02)
     monkeypatch.setattr(server, "_LIST_S", 0.1)
     found = Served(tmp_path)
@@ -160,56 +161,30 @@ def test_a_page_may_ask_this_server_alone(served: Served) -> None:
     assert found.body.startswith(b"<!doctype html>")
 
 
-def test_runs_are_found_wherever_they_are_and_looked_at_anew(tmp_path: Path) -> None:
-    for name in ("a", "deep/er/b", ".hidden/c"):
-        OracleWriter(tmp_path / name).fill(range(3))
-    (tmp_path / "deep" / "loop").symlink_to(tmp_path)
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "file.txt").touch()
-    write_run_json(tmp_path / "a", name="a", attempts=1)
-    listing = Listing(tmp_path)
-    found = listing.read()
-    assert list(found) == ["a", "deep/er/b"]
-    assert (found["a"]["state"], found["a"]["step"]) == ("ended", 2)
-    assert listing.read()["a"] is found["a"]  # nothing has changed
-    OracleWriter(tmp_path / "new").log("no metrics yet")
-    attempt(tmp_path / "a", 1).fill(range(9))
-    found = listing.read()
-    assert (found["a"]["step"], found["new"]["step"]) == (8, None)
-    shutil.rmtree(tmp_path / "a")
-    assert "a" not in listing.read()
-    with Recorder(tmp_path / "live") as recorder:
-        recorder.record(5, loss=1.0)
-        assert recorder.flush()
-        assert listing.read()["live"]["state"] == "running"
-    assert listing.read()["live"]["state"] == "ended"
-    assert list(Listing(tmp_path / "live").read()) == ["."]
-    assert Listing(tmp_path / "none").read() == {}
+def test_runs_are_listed_and_filtered(served: Served, tmp_path: Path) -> None:
+    for name, loss in (("a", 1.0), ("deep/er/b", 3.0), (".hidden/c", 1.0)):
+        OracleWriter(tmp_path / name).fill(range(3), loss=loss)
+        write_run_json(tmp_path / name, name=name, config={"lr": loss}, attempts=1)
+    OracleWriter(tmp_path / "quiet").log("hello")
+    rows = {row["id"]: row for row in served.get("/api/runs")}
+    assert set(rows) == {"a", "deep/er/b", "quiet"}
+    assert rows["deep/er/b"]["name"] == "deep/er/b"
+    kept = ("state", "step", "metric", "value")
+    assert [rows["a"][key] for key in kept] == ["ended", 2, "loss", 1.0]
+    assert [rows["quiet"][key] for key in kept[1:]] == [None, "loss", None]
+    assert len({tuple(row["style"]) for row in rows.values()}) == 3
+    found = served.get("/api/runs", where="config.lr > 2 and last.loss < 4")
+    assert found == {"runs": ["deep/er/b"], "notes": []}
+    assert "stat" in served.get("/api/runs", 400, where="stat ==")["error"]
+    shutil.rmtree(tmp_path)
+    assert len(served.get("/api/runs")) == 3  # it may come back
+    assert list(rows_of(Runs([]))) == []
 
 
-def test_a_run_that_goes_while_it_is_listed_is_left_out(tmp_path: Path, monkeypatch: Patch) -> None:
-    from foundry_fastlog.pages import listing
-
-    OracleWriter(tmp_path / "a").fill(range(3))
-
-    def gone(path: Path) -> Any:
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(listing, "Run", gone)
-    assert Listing(tmp_path).read() == {}
-    with monkeypatch.context() as patched:
-        patched.setattr(listing.os, "scandir", lambda path: [Vanished()])
-        assert Listing(tmp_path).read() == {}
-
-
-class Vanished:
-    """An entry of a directory that is no longer there."""
-
-    name = "metrics.jsonl"
-
-    def stat(self) -> Any:
-        raise FileNotFoundError(self.name)
+def test_a_directory_may_be_a_run(tmp_path: Path) -> None:
+    OracleWriter(tmp_path / "exp0").fill(range(3), loss=math.nan)
+    (row,) = rows_of(read_runs(tmp_path / "exp0")).values()
+    assert (row["name"], row["value"]) == ("exp0", None)
 
 
 def test_the_server_says_what_the_reader_does(served: Served, tmp_path: Path) -> None:
@@ -217,9 +192,8 @@ def test_the_server_says_what_the_reader_does(served: Served, tmp_path: Path) ->
     writer = OracleWriter(tmp_path / "run", tick_s=0.25)
     for step in range(4000):
         writer.metrics(step, loss=math.nan if step == 77 else math.sin(step) * 3, lr=0.1)
-    until(lambda: [row["step"] for row in served.get("/api/runs")] == [3999])
     (row,) = served.get("/api/runs")
-    assert (row["id"], row["name"]) == ("run", "run")
+    assert (row["id"], row["name"], row["step"]) == ("run", "run", 3999)
     names = served.get("/api/names", run="run")
     assert names == {"curves": [{"name": "loss"}, {"name": "lr"}]}
     facts = served.get("/api/run", run="run")
@@ -256,7 +230,7 @@ def test_what_is_not_there_and_wrong_requests_are_refused(
     OracleWriter(tmp_path / "run").fill(range(3))
     secret = tmp_path.parent / "secret"
     OracleWriter(secret).fill(range(3))
-    until(lambda: served.get("/api/runs"))
+    served.get("/api/runs")
     for name in ("other", "../secret", str(secret), "run/../../secret", "run/", ""):
         assert "there is no run" in served.get("/api/run", 404, run=name)["error"]
     assert "error" in served.get("/api/curve", 400, run="run")
@@ -279,7 +253,7 @@ def test_clients_hear_what_is_new_and_nothing_else(served: Served, tmp_path: Pat
     with Recorder(tmp_path / "run") as recorder:
         recorder.record(0, loss=1.0, lr=0.1)
         assert recorder.flush()
-        until(lambda: served.get("/api/runs"))
+        served.get("/api/runs")
         with served.events("one") as one, served.events("two") as two:
             served.follow("one", run=["loss", "absent"])
             served.follow("two", run=["lr", "note"], unknown=["x"])
@@ -309,7 +283,7 @@ def test_clients_hear_what_is_new_and_nothing_else(served: Served, tmp_path: Pat
 
 def test_a_run_that_goes_and_one_that_comes_are_told(served: Served, tmp_path: Path) -> None:
     OracleWriter(tmp_path / "run").fill(range(3))
-    until(lambda: served.get("/api/runs"))
+    served.get("/api/runs")
     with served.events("one") as told:
         served.follow("one", run=["loss"])
         shutil.rmtree(tmp_path / "run")
@@ -453,7 +427,6 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
         for step in range(20_000):
             recorder.record(step, loss=50.0 if step == 7777 else 1.0)
         assert recorder.flush()
-        until(lambda: len(served.get("/api/runs")) == 2)
         browser.driver.get(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
         page = "const page = document.getElementById('app').page; "
         chart = page + "const chart = page?.grid.charts.get('loss'); "
@@ -477,6 +450,15 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
         browser.ask(page + "page.settings.set({tab: 'about', run: 'run'})")
         browser.wait("return document.querySelector('main').innerText.includes('running')")
         assert browser.complaints() == []
+        browser.ask("document.querySelector('.filter').focus()")
+        browser.driver.switch_to.active_element.send_keys("last.loss < 6")
+        browser.wait("return document.querySelectorAll('.runs tbody tr').length === 1")
+        browser.driver.switch_to.active_element.send_keys(" and")
+        browser.wait("return !document.querySelector('.wrong').hidden")
+        for _ in range(20):
+            browser.driver.switch_to.active_element.send_keys("\b")
+        browser.wait("return document.querySelectorAll('.runs tbody tr').length === 2")
+        assert all("400" in one for one in browser.complaints())
         shutil.rmtree(tmp_path / "old")
         browser.wait("return document.querySelectorAll('.runs tbody tr').length === 1")
         browser.wait("return document.querySelector('.notice').innerText.includes('old is gone')")

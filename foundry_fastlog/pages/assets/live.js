@@ -10,8 +10,7 @@ root.replaceChildren(h("header.bar", {}, h("strong", {}, data.title), h("span.qu
 
 ask("/api/runs")
   .then((found) => {
-    const runs = LivePage.rows(found);
-    const page = new LivePage({ ...data, runs, made: "live" }, new LiveSource());
+    const page = new LivePage({ ...data, runs: found, made: "live" }, new LiveSource());
     page.start(root);
   })
   .catch((error) => root.append(h("p.empty", {}, `The runs cannot be listed: ${error.message}`)));

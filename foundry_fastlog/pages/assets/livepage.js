@@ -37,14 +37,9 @@ export class LivePage extends Page {
     return { ...super.prepare(facts), loaded: false, looked: 0 };
   }
 
-  // Names of the same directory are told apart by their path.
-  static rows(found) {
-    return found.map((row) => ({ ...row, name: row.id === "." ? row.name : row.id }));
-  }
-
   // Of many runs, those that are named in the address are shown, else the latest.
   hide() {
-    const latest = [...this.runs].sort((a, b) => (a.last < b.last ? 1 : -1)).slice(0, SHOWN_AT_FIRST);
+    const latest = this.runs.slice(0, SHOWN_AT_FIRST); // they come sorted
     const shown = this.asked ?? new Set(latest.map((run) => run.name));
     for (const run of this.runs) run.hidden = !shown.has(run.name);
   }
@@ -53,6 +48,12 @@ export class LivePage extends Page {
   get asked() {
     const names = this.settings.get("show");
     return names ? new Set(names.split(",").map(decoded)) : null;
+  }
+
+  // Asks which runs an expression is true of, such as config.lr > 0.001 and last.loss < 2.
+  async where(expression) {
+    const { runs } = await ask("/api/runs", { where: expression });
+    return new Set(runs);
   }
 
   toggle(run) {
@@ -192,12 +193,12 @@ export class LivePage extends Page {
   // The runs that there are now.
   list(found) {
     const known = new Map(this.runs.map((run) => [run.id, run]));
-    this.runs = LivePage.rows(found).map((row) => {
+    this.runs = found.map((row) => {
       const run = known.get(row.id);
       if (!run) return { ...this.prepare(row), hidden: !this.asked?.has(row.name) };
-      const { state, error, step, last } = row;
+      const { state, error, step, wall_s: seconds, value } = row;
       const ended = run.state !== state;
-      Object.assign(run, { state, error, last });
+      Object.assign(run, { state, error, value, wall_s: seconds ?? run.wall_s });
       run.steps = [run.steps[0], step ?? run.steps[1]];
       if (ended && run.loaded) this.look(run, true);
       return run;

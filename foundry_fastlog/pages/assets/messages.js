@@ -93,7 +93,6 @@ function errorLine(group) {
       h("span.quiet.when", {}, steps),
     ),
     h("p.quiet", {}, `${when} · ${group.logger}${ranks}`),
-    fieldList(group.fields),
     group.traceback ? h("pre", {}, group.traceback) : [],
   );
 }

@@ -1,7 +1,7 @@
 // The runs beside the charts: a table that sorts and filters; a click chooses a run.
 
 import { clear, h, swatch } from "./dom.js";
-import { count, duration, moment, percent } from "./format.js";
+import { count, duration, moment, percent, short } from "./format.js";
 import { Table } from "./table.js";
 
 export class RunsPanel {
@@ -16,16 +16,15 @@ export class RunsPanel {
     });
     const search = h("input.filter", {
       type: "search",
-      placeholder: "Filter runs",
+      placeholder: page.where ? "Filter: a name, or last.loss < 2" : "Filter runs",
       "aria-label": "Filter runs",
-      oninput: () => {
-        this.filter = search.value.toLowerCase();
-        this.show();
-      },
+      oninput: () => this.narrow(search.value.trim()),
     });
+    this.chosen = null; // ids of runs that an expression is true of
+    this.wrong = h("pre.wrong", { role: "status", hidden: true });
     this.card = h("div.card");
-    const filter = page.runs.length > 1 ? search : null;
-    this.element = h("nav.side", { "aria-label": "Runs" }, filter, this.table.element, this.card);
+    const filter = page.runs.length > 1 || page.where ? search : null;
+    this.element = h("nav.side", { "aria-label": "Runs" }, filter, this.wrong, this.table.element, this.card);
     page.settings.listen(["hide", "run"], () => this.show());
     this.show();
   }
@@ -58,13 +57,36 @@ export class RunsPanel {
         of: (run) => run.steps[1],
         show: (run) => (run.steps[1] === null ? "–" : count(run.steps[1])),
       },
+      ...(page.where
+        ? [{ title: page.runs[0]?.metric ?? "loss", number: true, of: (run) => run.value, show: (run) => short(run.value) }]
+        : []),
       { title: "time", number: true, of: (run) => run.wall_s, show: (run) => duration(run.wall_s) },
     ];
   }
 
   show() {
     clear(this.card, this.page.chosen ? facts(this.page.chosen) : []);
-    this.table.set(this.page.runs.filter((run) => run.name.toLowerCase().includes(this.filter)));
+    const fits = (run) => (this.chosen ? this.chosen.has(run.id) : run.name.toLowerCase().includes(this.filter));
+    this.table.set(this.page.runs.filter(fits));
+  }
+
+  // By a part of the name, or where the page can ask, by an expression.
+  narrow(text) {
+    clearTimeout(this.asking);
+    this.filter = text.toLowerCase();
+    this.chosen = null;
+    this.wrong.hidden = true;
+    const isExpression = this.page.where && /[<>=("'`]|\b(and|or|not|in)\b/.test(text);
+    if (!isExpression) return this.show();
+    this.asking = setTimeout(async () => {
+      try {
+        this.chosen = await this.page.where(text);
+      } catch (error) {
+        this.wrong.textContent = error.message;
+        this.wrong.hidden = false;
+      }
+      this.show();
+    }, 250);
   }
 
   // The run above or below the chosen one.
