@@ -25,7 +25,7 @@ def main() -> int:
     installed = Path(foundry_fastlog.__file__).resolve()
     assert source_tree not in installed.parents, f"tested the source tree, not a wheel: {installed}"
     assert foundry_fastlog.__version__ == importlib.metadata.version("foundry_fastlog")
-    for name in ("py.typed", "_core.pyi"):
+    for name in ("py.typed", "_core.pyi", "pages/assets/report.js", "pages/vendor/uPlot.LICENSE"):
         assert files(foundry_fastlog).joinpath(name).is_file(), f"{name} is not in the wheel"
 
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from foundry_fastlog.analysis.run_summary import state_of
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.analysis.summary import Summary
 from foundry_fastlog.base.formatting import printable
-from foundry_fastlog.pages.blocks import parents_of
+from foundry_fastlog.pages.blocks import medians_by_rank, parents_of
 from foundry_fastlog.pages.curves import fitting
 from foundry_fastlog.pages.happenings import read_errors, read_messages
 from foundry_fastlog.reading.counting import Starts
@@ -28,6 +28,7 @@ _MOST_KEYS = 3000  # of a configuration
 _MOST_TEXT = 2000
 _MOST_PROBLEMS = 100
 _MOST_CHECKS = 500
+_MOST_BLOCKS = 20  # that are shown by rank
 _EPOCH = " (epoch)"
 _SYSTEM = " (system)"
 
@@ -83,6 +84,7 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
             for timing in found.timings
         ],
         "timing_base": [found.timing_base, found.timing_base_s],
+        "by_rank": medians_by_rank(run, starts, [one.name for one in found.timings[:_MOST_BLOCKS]]),
         "errors": errors,
         "messages": messages,
         "config": _flat(config),

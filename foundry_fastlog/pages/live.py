@@ -5,12 +5,12 @@ All of it blocks while it reads; `server.py` calls it in threads.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.pages.buckets import bucket
 from foundry_fastlog.pages.encoding import encode
@@ -72,7 +72,7 @@ class LiveRun:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._run = Run(path)
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
 
     def names(self) -> dict[str, Any]:
         """Return the names of the curves, which is soon known."""
@@ -121,7 +121,7 @@ class LiveRuns:
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, LiveRun] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def get(self, path: Path) -> LiveRun:
         """Return a run.

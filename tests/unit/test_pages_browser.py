@@ -253,6 +253,21 @@ def test_runs_are_compared(browser: Browser, pages: Path) -> None:
     assert widths[1][1] == pytest.approx(widths[0][1] / 4, abs=2)
 
 
+def test_a_slow_rank_is_seen(browser: Browser, tmp_path: Path) -> None:
+    for rank in range(4):
+        writer = OracleWriter(tmp_path / "run", rank=rank)
+        for step in range(5):
+            writer.timing("step", 0.2 if rank == 2 else 0.1 + rank / 1e4, step)
+    write_report(tmp_path / "run", tmp_path / "report.html")
+    browser.open(tmp_path / "report.html", "tab=timings")
+    assert each(browser, ".heat .out", "one.title") == [
+        "step, rank 2: 200 ms, 2.00 x the median: slow"
+    ]
+    colours = each(browser, ".heat td.number", "getComputedStyle(one).backgroundColor")
+    assert len(colours) == 4
+    assert colours[2] != colours[1]
+
+
 def test_messages_are_searched(browser: Browser, pages: Path) -> None:
     browser.open(pages / "two.html", "tab=messages&run=bad")
     shown = "return [...document.querySelectorAll('.lines')].map((l) => l.innerText)"

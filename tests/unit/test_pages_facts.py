@@ -251,6 +251,23 @@ def test_nested_blocks_never_lead_back(tmp_path: Path, monkeypatch: Patch) -> No
     assert parents_of(Run(tmp_path), "latest") == {"b": "a"}
 
 
+def test_ranks_are_compared_by_their_medians(tmp_path: Path) -> None:
+    for rank in range(3):
+        writer = OracleWriter(tmp_path, rank=rank)
+        for step, seconds in enumerate((0.1, 0.2, 0.9)):
+            writer.timing("step", seconds * (rank + 1), step)
+        if rank == 1:
+            writer.timing("save", 2.0)
+    OracleWriter(tmp_path, rank=7).metrics(0, loss=1.0)
+    found = described(tmp_path)["by_rank"]
+    assert found["ranks"] == [0, 1, 2, 7]
+    assert found["medians"]["save"] == [None, 2.0, None, None]
+    assert found["medians"]["step"][3] is None
+    assert found["medians"]["step"][:3] == pytest.approx([0.2, 0.4, 0.6])
+    OracleWriter(tmp_path / "one").timing("step", 1.0)
+    assert described(tmp_path / "one")["by_rank"] == {}
+
+
 def test_a_run_keeps_its_colour() -> None:
     """Whatever its place in a list is; names that would share one are kept apart."""
     names = [f"run-{number}" for number in range(20)]

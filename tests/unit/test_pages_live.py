@@ -459,6 +459,12 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
             browser.driver.switch_to.active_element.send_keys("\b")
         browser.wait("return document.querySelectorAll('.runs tbody tr').length === 2")
         assert all("400" in one for one in browser.complaints())
+        served.page._runs.get = Mock(side_effect=PermissionError(13, "Permission denied"))
+        browser.ask(
+            page + "page.settings.set({tab: 'charts', zoom: ''}); page.source.forget('run')"
+        )
+        browser.ask(chart + "chart.mount()")
+        browser.wait(chart + "return chart.note.textContent.includes('run: cannot be read')")
         shutil.rmtree(tmp_path / "old")
         browser.wait("return document.querySelectorAll('.runs tbody tr').length === 1")
         browser.wait("return document.querySelector('.notice').innerText.includes('old is gone')")

@@ -58,16 +58,24 @@ export class Chart {
   async load() {
     const axis = this.page.settings.get("x");
     const wanted = this.page.runs.filter((run) => !run.hidden && run.curves.has(this.name));
-    const found = await Promise.all(
+    const { source } = this.page;
+    this.failed = "";
+    const loaded = await Promise.all(
       wanted.map(async (run) => {
-        const [curve, other] = await Promise.all([
-          this.page.source.load(run, this.name),
-          run.curves.has(axis) ? this.page.source.load(run, axis) : null,
-        ]);
-        return { run, other, view: curve.over(axis, run.origin, other) };
+        try {
+          const [curve, other] = await Promise.all([
+            source.load(run, this.name),
+            run.curves.has(axis) ? source.load(run, axis) : null,
+          ]);
+          return { run, other, view: curve.over(axis, run.origin, other) };
+        } catch (error) {
+          this.failed = `${run.name}: ${error.message}`; // the other runs are shown
+          return null;
+        }
       }),
     );
     if (!this.mounted) return;
+    const found = loaded.filter((one) => one);
     this.without = found.filter(({ view }) => !view).length;
     this.shown = found.filter(({ view }) => view && view.mean.length + view.curve.entry.bad);
     this.build();
@@ -280,6 +288,7 @@ export class Chart {
     const seen = this.shown.map((one) => one.fine ?? one.view);
     const level = Math.max(0, ...seen.map((view) => view.curve.entry.level));
     const visible = seen.some((view) => !view.curve.single && view.mean.length);
+    if (this.failed) notes.push(this.failed);
     if (this.shown.length > 1) notes.push(`${this.shown.length} runs`);
     if (visible && this.page.settings.window) notes.push(`band: ${count(2 ** level)} steps a point`);
     const bad = this.shown.reduce((sum, { view }) => sum + view.curve.entry.bad, 0);

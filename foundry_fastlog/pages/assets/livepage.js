@@ -12,6 +12,7 @@ const EMPTY = {
   metrics: [],
   timings: [],
   timing_base: ["wall", 0],
+  by_rank: {},
   errors: { groups: [], omitted: 0 },
   messages: { lines: [], total: 0, levels: {} },
   config: [],
@@ -212,6 +213,7 @@ export class LivePage extends Page {
     if (!known.size) this.hide();
     this.lookAtAll();
     this.panel.show();
+    this.panel.again();
   }
 
   told(message) {

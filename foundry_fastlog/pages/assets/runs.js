@@ -77,16 +77,26 @@ export class RunsPanel {
     this.chosen = null;
     this.wrong.hidden = true;
     const isExpression = this.page.where && /[<>=("'`]|\b(and|or|not|in)\b/.test(text);
+    this.expression = isExpression ? text : "";
     if (!isExpression) return this.show();
-    this.asking = setTimeout(async () => {
-      try {
-        this.chosen = await this.page.where(text);
-      } catch (error) {
-        this.wrong.textContent = error.message;
-        this.wrong.hidden = false;
-      }
-      this.show();
-    }, 250);
+    this.asking = setTimeout(() => this.again(), 250);
+  }
+
+  // Asks what the expression is true of now.
+  async again() {
+    const { expression } = this;
+    if (!expression) return;
+    let [chosen, wrong] = [null, ""];
+    try {
+      chosen = await this.page.where(expression);
+    } catch (error) {
+      wrong = error.message;
+    }
+    if (expression !== this.expression) return; // another one was typed meanwhile
+    this.chosen = chosen;
+    this.wrong.textContent = wrong;
+    this.wrong.hidden = !wrong;
+    this.show();
   }
 
   // The run above or below the chosen one.

@@ -6,6 +6,7 @@ import { Table } from "./table.js";
 import { scroll } from "./values.js";
 
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c00", "#999999"];
+const STRAGGLES = 0.1; // a rank that is slower than the median by more
 const ROW = 30; // pixels of a level of the icicle
 
 export class TimingsTab {
@@ -32,8 +33,35 @@ export class TimingsTab {
       icicle(tree, colours),
       h("h2", {}, "Blocks"),
       scroll(table(rows, colours)),
+      run.by_rank.ranks ? byRank(run.by_rank) : [],
     );
   }
+}
+
+// The median of each block by rank: the darker, the slower than the others; stragglers have a frame.
+function byRank({ ranks, medians }) {
+  const head = h("tr", {}, h("th", { scope: "col" }, "block"), ranks.map((rank) => h("th.number", { scope: "col" }, `${rank}`)));
+  const rows = Object.entries(medians).map(([name, values]) => {
+    const middle = median(values);
+    const spread = median(values.map((value) => (value === null ? null : Math.abs(value - middle))));
+    const cells = values.map((value, at) => {
+      if (value === null) return h("td.number.quiet", {}, "–");
+      const slower = value / (middle || 1) - 1;
+      const isOut = slower > STRAGGLES && value - middle > 5 * spread;
+      const shade = Math.round(Math.min(1, Math.max(0, slower / 0.5)) * 60);
+      const title = `${name}, rank ${ranks[at]}: ${duration(value)}, ${(slower + 1).toFixed(2)} x the median${isOut ? ": slow" : ""}`;
+      const style = { background: `color-mix(in srgb, var(--accent) ${shade}%, transparent)` };
+      return h(isOut ? "td.number.out" : "td.number", { title, style }, duration(value));
+    });
+    return h("tr", {}, h("td", {}, name), cells);
+  });
+  const heat = h("table.list.heat", {}, h("caption.unseen", {}, "Medians by rank"), h("thead", {}, head), h("tbody", {}, rows));
+  return [h("h2", {}, "Ranks", h("span.quiet", {}, " median of each block; a frame: slower than the other ranks")), scroll(heat)];
+}
+
+function median(values) {
+  const known = values.filter((value) => value !== null).sort((a, b) => a - b);
+  return known.length ? (known[(known.length - 1) >> 1] + known[known.length >> 1]) / 2 : 0;
 }
 
 function sharesOf(run) {
