@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     _Array = np.ndarray[Any, Any]
 
-__all__ = ["CurveReader", "fitting"]
+__all__ = ["CurveReader", "Rows", "drawn", "fitting"]
 
 #: Values of a stream that are in memory at a time.
 _MOST_CELLS = 32 << 20
@@ -73,7 +73,7 @@ class CurveReader:
             few = len(part) < _MOST_PATTERNS
             patterns = [_WILD.sub(r"[\g<0>]", name) for name in part] if few else None
             columns = self._run.arrow("metrics", names=patterns, starts=self._starts)
-            of_part = _Rows(columns)
+            of_part = Rows(columns)
             for name in part:
                 if (found := of_part.of(name)) is not None:
                     yield from self._metric(name, found)
@@ -82,13 +82,13 @@ class CurveReader:
         """Read the figures of the machine, by the steps at which the metrics were then."""
         if "system" not in self._run.streams:
             return
-        figures = _Rows(self._run.arrow("system", starts=self._starts))
+        figures = Rows(self._run.arrow("system", starts=self._starts))
         for name in self._run.names("system"):
             if (found := figures.of(name)) is not None:
                 entry = self._entry(name, found._replace(steps=self._steps_at(found.times)))
                 yield entry | {"kind": "system"}
 
-    def _metric(self, name: str, found: _Points) -> Iterator[dict[str, Any]]:
+    def _metric(self, name: str, found: Points) -> Iterator[dict[str, Any]]:
         """The values of a metric by step, and those of whole epochs where these had ended."""
         stepped = found.take(found.has_step)
         if len(stepped.values):
@@ -114,35 +114,13 @@ class CurveReader:
         found: _Array = steps[order[np.maximum(places, 0)]]
         return found
 
-    def _entry(self, name: str, points: _Points) -> dict[str, Any]:
-        import numpy as np
+    def _entry(self, name: str, points: Points) -> dict[str, Any]:
+        entry, arrays, found, finite = drawn(name, points, self._points)
+        self._blobs.append(encode(arrays))
+        place = {"blob": len(self._blobs) - 1, "clock": self._clock(found, finite)}
+        return {**entry, **place, "values": len(finite.values)}
 
-        finite = np.isfinite(points.values)
-        bad = np.flatnonzero(~finite)
-        marks = sorted(
-            [int(points.steps[at]), _kind(float(points.values[at]))]
-            for at in bad[:_MOST_MARKS].tolist()
-        )
-        points = points.take(finite)
-        if (np.diff(points.steps) < 0).any():
-            # By step, and of one step in the order of time.
-            points = _Points(*(one[np.lexsort((points.times, points.steps))] for one in points))
-        steps, values = points.steps, points.values
-        found = bucket(steps, values, self._points)
-        self._blobs.append(encode(_arrays(found, steps, values)))
-        return {
-            "name": name,
-            "blob": len(self._blobs) - 1,
-            "clock": self._clock(found, points),
-            "level": found.level,
-            "single": found.is_single,
-            "values": len(values),
-            "marks": marks,
-            "bad": len(bad),
-            "last": float(values[-1]) if len(values) else None,
-        }
-
-    def _clock(self, found: Buckets, points: _Points) -> int:
+    def _clock(self, found: Buckets, points: Points) -> int:
         """Return the place of the arrays that tell the time, and the epoch where all have one."""
         import numpy as np
 
@@ -166,6 +144,44 @@ def fitting(names: Iterable[str], patterns: Iterable[str] | None) -> list[str]:
     return [name for name in names if any(name == p or fnmatchcase(name, p) for p in wanted)]
 
 
+def drawn(
+    name: str, points: Points, most: int
+) -> tuple[dict[str, Any], list[_Array], Buckets, Points]:
+    """Divide the values of a metric into buckets.
+
+    Args:
+        name: What the page calls it.
+        points: The values, each with a step.
+        most: How many buckets there may be; see `bucket`.
+
+    Returns:
+        What the page says of the curve, the arrays that it draws, the buckets, and the finite
+        values by step.
+    """
+    import numpy as np
+
+    finite = np.isfinite(points.values)
+    bad = np.flatnonzero(~finite)
+    marks = sorted(
+        [int(points.steps[at]), _kind(float(points.values[at]))]
+        for at in bad[:_MOST_MARKS].tolist()
+    )
+    points = points.take(finite)
+    if (np.diff(points.steps) < 0).any():
+        # By step, and of one step in the order of time.
+        points = Points(*(one[np.lexsort((points.times, points.steps))] for one in points))
+    found = bucket(points.steps, points.values, most)
+    entry = {
+        "name": name,
+        "level": found.level,
+        "single": found.is_single,
+        "marks": marks,
+        "bad": len(bad),
+        "last": float(points.values[-1]) if len(points.values) else None,
+    }
+    return entry, _arrays(found, points.steps, points.values), found, points
+
+
 def _arrays(found: Buckets, steps: _Array, values: _Array) -> list[_Array]:
     """Return what a page draws: steps and values, or those of four places and count and mean."""
     first = found.first_at
@@ -179,7 +195,7 @@ def _arrays(found: Buckets, steps: _Array, values: _Array) -> list[_Array]:
     return [steps[first], values[first], *ends, found.count, found.mean.astype("f4")]
 
 
-class _Points(NamedTuple):
+class Points(NamedTuple):
     """Values of a metric; the arrays have one element for each.
 
     Attributes:
@@ -198,12 +214,12 @@ class _Points(NamedTuple):
     epochs: _Array
     has_epoch: _Array
 
-    def take(self, chosen: _Array) -> _Points:
+    def take(self, chosen: _Array) -> Points:
         """Return those that are chosen."""
-        return self if chosen.all() else _Points(*(one[chosen] for one in self))
+        return self if chosen.all() else Points(*(one[chosen] for one in self))
 
 
-class _Rows:
+class Rows:
     """The rows of a stream, of which each metric takes its own."""
 
     def __init__(self, columns: Columns) -> None:
@@ -212,13 +228,13 @@ class _Rows:
         self._times, _ = self._column("timestamp")
         self._places = *self._column("step"), *self._column("epoch")
 
-    def of(self, name: str) -> _Points | None:
+    def of(self, name: str) -> Points | None:
         """Return the values of a metric; None if they are no numbers, or there are none."""
         column = column_of(name)
         if self._columns.kinds.get(column) not in _NUMBERS:
             return None
         values, present = self._column(column)
-        found = _Points(values.astype("f8"), self._times, *self._places).take(present)
+        found = Points(values.astype("f8"), self._times, *self._places).take(present)
         return found if len(found.values) else None
 
     def _column(self, name: str) -> tuple[_Array, _Array]:

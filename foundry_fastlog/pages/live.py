@@ -5,6 +5,7 @@ All of it blocks while it reads; `server.py` calls it in threads.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.pages.buckets import bucket
+from foundry_fastlog.pages.curves import Rows, drawn
 from foundry_fastlog.pages.encoding import encode
 from foundry_fastlog.pages.facts import describe
 from foundry_fastlog.reading.columns import column_of
@@ -35,6 +37,8 @@ __all__ = ["Follower", "LiveRun", "LiveRuns", "rows_of"]
 _MOST_OPEN = 64
 _MOST_KNOTS = 4000
 _MOST_NEW = 500  # values of a metric in an update; more are sent as buckets
+_NARROW = 1 << 15  # steps; a window of so many is read for all metrics at once
+_KEPT_S = 2.0
 _GONE = (OSError, RunNotFoundError)
 
 
@@ -73,6 +77,7 @@ class LiveRun:
         self.path = path
         self._run = Run(path)
         self._lock = ForkLock()
+        self._window: tuple[tuple[int, int], Rows, float] | None = None
 
     def names(self) -> dict[str, Any]:
         """Return the names of the curves, which is soon known."""
@@ -91,13 +96,25 @@ class LiveRun:
             self._run = run if run.starts != self._run.starts else self._run
         return run
 
-    def curve(
-        self, name: str, points: int, steps: tuple[int | None, int | None] | None
-    ) -> dict[str, Any]:
-        """Return a curve, or a window of it, out of the pyramid."""
+    def curve(self, name: str, points: int, steps: tuple[int, int] | None) -> dict[str, Any]:
+        """Return a curve, or a window of it: out of the pyramid, or of narrow ones the values."""
+        if steps is not None and steps[1] - steps[0] <= _NARROW:
+            found = self._narrow(steps).of(name)
+            if found is not None:
+                entry, arrays, *_ = drawn(name, found.take(found.has_step), max(2, points // 4))
+                return {**entry, "arrays": encode(arrays)}
         with self._lock:
-            found = self._run.curve(name, points=points, steps=steps)
-        return _drawn(name, found)
+            curve = self._run.curve(name, points=points, steps=steps)
+        return _drawn(name, curve)
+
+    def _narrow(self, steps: tuple[int, int]) -> Rows:
+        """Read a window, once for all charts that ask for it at about the same time."""
+        with self._lock:
+            window, rows, until = self._window or ((0, 0), None, 0.0)
+            if rows is None or window != steps or time.monotonic() > until:
+                rows = Rows(Run(self.path).arrow("metrics", steps=steps))
+                self._window = steps, rows, time.monotonic() + _KEPT_S
+            return rows
 
     def clock(self, name: str) -> str:
         """Return steps and milliseconds of a metric's values, as far apart as a page can hold."""

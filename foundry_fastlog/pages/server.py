@@ -51,12 +51,19 @@ class Client:
 
     def tell(self, kind: str, data: object) -> None:
         """Send an event; one that falls behind too far begins anew."""
-        try:
-            self.waiting.put_nowait(_event(kind, data))
-        except asyncio.QueueFull:
-            while not self.waiting.empty():
-                self.waiting.get_nowait()
-            self.waiting.put_nowait(_event("anew", {}))
+        if self.waiting.full():
+            self._forget()
+            kind, data = "anew", {}
+        self.waiting.put_nowait(_event(kind, data))
+
+    def end(self) -> None:
+        """Let its stream end."""
+        self._forget()
+        self.waiting.put_nowait(b"")
+
+    def _forget(self) -> None:
+        while not self.waiting.empty():
+            self.waiting.get_nowait()
 
 
 class LivePage:
@@ -74,10 +81,10 @@ class LivePage:
         self._hosts = {*_LOCAL, *hosts}
         self._found = Runs([])
         self._rows: dict[str, dict[str, Any]] = {}
+        self._fresh_until = 0.0
         self._runs = LiveRuns()
         self._clients: dict[str, Client] = {}
         self._followers: dict[str, Follower] = {}
-        self._closing = asyncio.Event()
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -101,7 +108,8 @@ class LivePage:
 
     def close(self) -> None:
         """Let the clients' streams end."""
-        self._closing.set()
+        for client in self._clients.values():
+            client.end()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[None]:
@@ -175,8 +183,8 @@ class LivePage:
         if expression is not None:
             chosen = await asyncio.to_thread(self._found.where, expression)
             return _json({"runs": [run.run for run in chosen], "notes": chosen.notes})
-        if not self._clients:  # else they are looked at all the time
-            await self._read_rows()
+        if not self._clients and time.monotonic() > self._fresh_until:
+            await self._read_rows()  # with clients they are looked at all the time
         return _json(self._shown())
 
     def _shown(self) -> list[dict[str, Any]]:
@@ -222,18 +230,11 @@ class LivePage:
         client = self._clients[name] = Client()
 
         async def stream() -> AsyncIterator[bytes]:
-            closed = asyncio.create_task(self._closing.wait())
             try:
                 yield _event("hello", {})
-                while not self._closing.is_set():
-                    ready = asyncio.create_task(client.waiting.get())
-                    await asyncio.wait({ready, closed}, return_when=asyncio.FIRST_COMPLETED)
-                    if ready.done():
-                        yield ready.result()
-                    else:
-                        ready.cancel()
+                while part := await client.waiting.get():
+                    yield part
             finally:
-                closed.cancel()
                 if self._clients.get(name) is client:
                     del self._clients[name]
 
@@ -272,6 +273,7 @@ class LivePage:
         with contextlib.suppress(RunNotFoundError):  # the directory is gone: it may come back
             self._found = await asyncio.to_thread(read_runs, self.root)
             self._rows = rows_of(self._found)
+            self._fresh_until = time.monotonic() + _LIST_S
 
     async def _keep_polling(self) -> None:
         while True:

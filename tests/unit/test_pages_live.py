@@ -27,7 +27,7 @@ from oracle import OracleWriter, attempt, write_run_json
 from page_arrays import decode
 from recorded import TAKES_CTRL_C
 
-from foundry_fastlog import Recorder, read_run, read_runs
+from foundry_fastlog import Recorder, Run, read_run, read_runs
 from foundry_fastlog.analysis.runs import Runs
 from foundry_fastlog.pages import live, server
 from foundry_fastlog.pages.live import Follower, LiveRun, LiveRuns, rows_of
@@ -113,7 +113,7 @@ class Served:
 def served(tmp_path: Path, tmp_path_factory: Any, monkeypatch: Patch) -> Iterator[Served]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(server, "_POLL_S", 0.02)
-    monkeypatch.setattr(server, "_LIST_S", 0.1)
+    monkeypatch.setattr(server, "_LIST_S", 0.0)
     found = Served(tmp_path)
     yield found
     found.close()
@@ -187,7 +187,9 @@ def test_a_directory_may_be_a_run(tmp_path: Path) -> None:
     assert (row["name"], row["value"]) == ("exp0", None)
 
 
-def test_the_server_says_what_the_reader_does(served: Served, tmp_path: Path) -> None:
+def test_the_server_says_what_the_reader_does(
+    served: Served, tmp_path: Path, monkeypatch: Patch
+) -> None:
     """Facts, curves and windows of them, to the bit."""
     writer = OracleWriter(tmp_path / "run", tick_s=0.25)
     for step in range(4000):
@@ -199,26 +201,41 @@ def test_the_server_says_what_the_reader_does(served: Served, tmp_path: Path) ->
     facts = served.get("/api/run", run="run")
     assert facts["steps"] == [0, 3999]
     run = read_run(tmp_path / "run")
-    for window in ({}, {"first": 1000, "last": 1100}, {"first": 60, "last": 90}):
+    monkeypatch.setattr(live, "_NARROW", 500)
+    for window in ({}, {"first": 1000, "last": 2000}):
         found = served.get("/api/curve", run="run", name="loss", points=64, **window)
         steps = (window["first"], window["last"]) if window else None
         curve = run.curve("loss", points=64, steps=steps)
         some = curve.count > 0
-        steps_found, first, *more = decode(found["arrays"])
-        assert steps_found == curve.first_step[some].tolist()
+        first_steps, first, last_off, last, low_off, low, _, high, count, mean = decode(
+            found["arrays"]
+        )
+        assert first_steps == curve.first_step[some].tolist()
         assert first == curve.first[some].tolist()
-        assert found["level"] == curve.level
-        assert found["single"] == (curve.level == 0)
-        assert found["last"] == curve.last[some][-1]
-        if not found["single"]:
-            lowest = np.add(steps_found, more[2]).tolist()
-            assert lowest == curve.min_step[some].tolist()
-            assert more[5] == curve.max[some].tolist()
-            assert more[6] == curve.count[some].tolist()
-            ends = (curve.first + curve.last + curve.min + curve.max) / 4
-            assert more[7] == pytest.approx(ends[some].tolist())
-    assert found["marks"] == [[77, "not finite"]]
-    assert found["bad"] == 1
+        assert np.add(first_steps, last_off).tolist() == curve.last_step[some].tolist()
+        assert np.add(first_steps, low_off).tolist() == curve.min_step[some].tolist()
+        assert [last, low, high, count] == [
+            getattr(curve, name)[some].tolist() for name in ("last", "min", "max", "count")
+        ]
+        ends = (curve.first + curve.last + curve.min + curve.max) / 4
+        assert mean == pytest.approx(ends[some].tolist())
+        assert (found["level"], found["single"]) == (curve.level, False)
+    assert found["last"] == curve.last[some][-1]
+    window = {"first": 60, "last": 90, "points": 400}
+    found = served.get("/api/curve", run="run", name="loss", **window)
+    values = run.metric("loss", steps=(60, 90))
+    finite = np.isfinite(values.values)
+    assert decode(found["arrays"]) == [
+        values.steps[finite].tolist(),
+        values.values[finite].tolist(),
+    ]
+    assert (found["marks"], found["bad"], found["single"]) == ([[77, "NaN"]], 1, True)
+    scans = Mock(side_effect=AssertionError("the window is read once"))
+    monkeypatch.setattr(Run, "arrow", scans)
+    assert (
+        decode(served.get("/api/curve", run="run", name="lr", **window)["arrays"])[1] == [0.1] * 31
+    )
+    monkeypatch.undo()
     steps, times = decode(served.get("/api/clock", run="run", name="lr")["arrays"])
     metric = run.metric("lr")
     assert (steps, times) == (metric.steps.tolist(), (metric.time.view("i8") // 1000).tolist())

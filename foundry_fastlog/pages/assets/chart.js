@@ -104,7 +104,10 @@ export class Chart {
       for (const one of this.shown) {
         const [from, to] = within(one.view, ...window);
         if (one.view.curve.single || from >= to) continue;
-        const [first, last] = [one.view.steps.first[from], one.view.steps.last[to - 1]];
+        // The same for all charts, so that the server reads it once.
+        const round = 2 ** Math.max(0, Math.floor(Math.log2((one.view.steps.last[to - 1] - one.view.steps.first[from]) / 8)));
+        const first = Math.floor(one.view.steps.first[from] / round) * round;
+        const last = Math.ceil(one.view.steps.last[to - 1] / round) * round;
         const fine = await source.refine(one.run, this.name, first, last, points).catch(() => null);
         if (!fine || window !== this.rangeX) return;
         one.fine = fine.over(this.axis, one.run.origin, one.other);

@@ -19,8 +19,8 @@ function readArray(view, offset) {
   const planes = offset + 14;
   const bytes = new Uint8Array(length * width);
   for (let plane = 0; plane < width; plane++) {
-    const begin = planes + plane * length;
-    for (let i = 0; i < length; i++) bytes[i * width + plane] = view.getUint8(begin + i);
+    const packed = new Uint8Array(view.buffer, planes + plane * length, length);
+    for (let i = 0, at = plane; i < length; i++, at += width) bytes[at] = packed[i];
   }
   const values = Float64Array.from(new Type(bytes.buffer));
   if (differences && length) {

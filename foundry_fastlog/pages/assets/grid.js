@@ -29,6 +29,10 @@ export class Grid {
     for (const chart of this.seen) act(chart);
   }
 
+  get isLoading() {
+    return [...this.seen].some((chart) => !chart.u);
+  }
+
   repaint() {
     this.visible((chart) => chart.repaint());
   }

@@ -6,6 +6,7 @@ import { ask } from "./livesource.js";
 import { decoded, Page } from "./page.js";
 
 const SHOWN_AT_FIRST = 3;
+const PATIENCE_S = 10;
 const FACTS_S = 3; // the least time between two looks at a run's facts
 const EMPTY = {
   curves: [],
@@ -95,6 +96,7 @@ export class LivePage extends Page {
       const before = [...run.curves.keys()].join("\n");
       run.curves = new Map(curves.map((entry) => [entry.name, entry]));
       if ([...run.curves.keys()].join("\n") !== before) this.refreshCharts();
+      await this.drawn();
       const facts = await ask("/api/run", { run: run.id });
       const kept = { name: run.name, id: run.id, style: run.style, hidden: run.hidden, curves };
       Object.assign(run, super.prepare({ ...facts, ...kept }), { looked: begun, problem: "" });
@@ -108,6 +110,14 @@ export class LivePage extends Page {
     this.panel.show();
     // What is unfolded is being read.
     if (this.settings.get("tab") !== "charts" && !this.panelBox.querySelector("details[open]")) this.show();
+  }
+
+  // Waits until the charts in view are drawn, so that the server reads curves first.
+  async drawn() {
+    const until = Date.now() + PATIENCE_S * 1000;
+    const pause = () => new Promise((done) => setTimeout(done, 60));
+    do await pause();
+    while (this.grid.isLoading && Date.now() < until);
   }
 
   refreshCharts() {
