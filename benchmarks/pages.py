@@ -212,7 +212,7 @@ def render(result: dict[str, Any]) -> str:
             "",
         ],
         ["- opened again: first paint", f"{live['paint_s'] * 1e3:.0f} ms", ""],
-        ["- opened again: first chart drawn", f"{live['drawn_s'] * 1e3:.0f} ms", "1 s"],
+        ["- opened again: first chart drawn", f"{live['drawn_s'] * 1e3:.0f} ms", ""],
         [
             "- zoom until finer buckets are painted, p50 (80 ms of it wait for the next move)",
             f"{live['zoom_p50_s'] * 1e3:.0f} ms",
@@ -227,7 +227,7 @@ def render(result: dict[str, Any]) -> str:
         ],
         [
             f"- an update of it ({live['records'] / max(1, live['updates']):.0f} records)",
-            f"{live['update_bytes']:,} bytes",
+            f"{live['update_bytes']:,.0f} bytes",
             "",
         ],
     ]

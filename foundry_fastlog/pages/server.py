@@ -36,6 +36,7 @@ __all__ = ["LivePage", "listen", "new_token", "serve"]
 
 _POLL_S = 0.5
 _LIST_S = 3.0
+_STALE_S = 30.0  # a list that is older is not shown at first
 _MOST_POINTS = 20_000
 _MOST_BODY = 1 << 20
 _COOKIE = "foundry-fastlog"
@@ -188,11 +189,10 @@ class LivePage:
         return _json(self._shown())
 
     def _shown(self) -> list[dict[str, Any]]:
-        """Return the rows of the table, each run with its colour."""
-        names = list(self._rows)
+        """Return the rows of the table, each run with its own colour, whatever others have."""
         return [
-            {"id": name, "style": style, **self._rows[name]}
-            for name, style in zip(names, styles_of(names), strict=True)
+            {"id": name, "style": styles_of([row["name"]])[0], **row}
+            for name, row in self._rows.items()
         ]
 
     async def _names(self, request: Request) -> Response:
@@ -273,7 +273,7 @@ class LivePage:
         with contextlib.suppress(RunNotFoundError):  # the directory is gone: it may come back
             self._found = await asyncio.to_thread(read_runs, self.root)
             self._rows = rows_of(self._found)
-            self._fresh_until = time.monotonic() + _LIST_S
+            self._fresh_until = time.monotonic() + _STALE_S
 
     async def _keep_polling(self) -> None:
         while True:

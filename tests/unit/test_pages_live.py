@@ -31,6 +31,7 @@ from foundry_fastlog import Recorder, Run, read_run, read_runs
 from foundry_fastlog.analysis.runs import Runs
 from foundry_fastlog.pages import live, server
 from foundry_fastlog.pages.live import Follower, LiveRun, LiveRuns, rows_of
+from foundry_fastlog.pages.look import styles_of
 from foundry_fastlog.pages.server import LivePage, listen
 from foundry_fastlog.run.files import RunNotFoundError
 
@@ -114,6 +115,7 @@ def served(tmp_path: Path, tmp_path_factory: Any, monkeypatch: Patch) -> Iterato
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(server, "_POLL_S", 0.02)
     monkeypatch.setattr(server, "_LIST_S", 0.0)
+    monkeypatch.setattr(server, "_STALE_S", 0.0)
     found = Served(tmp_path)
     yield found
     found.close()
@@ -172,7 +174,7 @@ def test_runs_are_listed_and_filtered(served: Served, tmp_path: Path) -> None:
     kept = ("state", "step", "metric", "value")
     assert [rows["a"][key] for key in kept] == ["ended", 2, "loss", 1.0]
     assert [rows["quiet"][key] for key in kept[1:]] == [None, "loss", None]
-    assert len({tuple(row["style"]) for row in rows.values()}) == 3
+    assert rows["a"]["style"] == list(styles_of(["a"])[0])
     found = served.get("/api/runs", where="config.lr > 2 and last.loss < 4")
     assert found == {"runs": ["deep/er/b"], "notes": []}
     assert "stat" in served.get("/api/runs", 400, where="stat ==")["error"]
@@ -450,6 +452,10 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
         browser.wait(chart + "return chart?.shown.length === 2")
         browser.wait(page + "return page.followed?.run?.length === 1")
         browser.settle()
+        shown = browser.ask(
+            page + "return page.runs.map(({colour, dash}) => [colour, dash.length])"
+        )
+        assert len(set(map(tuple, shown))) == 2  # also where both have one colour
         assert "50" in browser.ask("return document.querySelector('.chart .unseen').textContent")
         for step in range(20_000, 20_050):
             recorder.record(step, loss=9.0)

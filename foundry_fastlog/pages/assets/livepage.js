@@ -3,7 +3,7 @@
 
 import { h } from "./dom.js";
 import { ask } from "./livesource.js";
-import { decoded, Page } from "./page.js";
+import { DASHES, decoded, Page } from "./page.js";
 
 const SHOWN_AT_FIRST = 3;
 const PATIENCE_S = 10;
@@ -44,6 +44,18 @@ export class LivePage extends Page {
     const latest = this.runs.slice(0, SHOWN_AT_FIRST); // they come sorted
     const shown = this.asked ?? new Set(latest.map((run) => run.name));
     for (const run of this.runs) run.hidden = !shown.has(run.name);
+    this.dashes();
+  }
+
+  // Of the runs that are shown, those of one colour are told apart by their dashes.
+  dashes() {
+    const seen = new Map();
+    const shown = this.runs.filter((run) => !run.hidden);
+    for (const run of shown.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      const before = seen.get(run.colour) ?? 0;
+      run.dash = DASHES[before % DASHES.length];
+      seen.set(run.colour, before + 1);
+    }
   }
 
   // The runs that the address names; null where it names none.
@@ -62,6 +74,7 @@ export class LivePage extends Page {
     run.hidden = !run.hidden;
     const shown = this.runs.filter((one) => !one.hidden).map((one) => encodeURIComponent(one.name));
     this.settings.set({ show: shown.join(",") });
+    this.dashes();
     this.lookAtAll();
     this.grid.show();
     this.panel.show();
@@ -99,7 +112,8 @@ export class LivePage extends Page {
       await this.drawn();
       const facts = await ask("/api/run", { run: run.id });
       const kept = { name: run.name, id: run.id, style: run.style, hidden: run.hidden, curves };
-      Object.assign(run, super.prepare({ ...facts, ...kept }), { looked: begun, problem: "" });
+      const { dash } = run;
+      Object.assign(run, super.prepare({ ...facts, ...kept }), { looked: begun, problem: "", dash });
       run.took = Date.now() - begun;
     } catch (error) {
       run.loaded = false;
@@ -221,6 +235,7 @@ export class LivePage extends Page {
       this.refreshCharts();
     }
     if (!known.size) this.hide();
+    this.dashes();
     this.lookAtAll();
     this.panel.show();
     this.panel.again();

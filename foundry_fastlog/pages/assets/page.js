@@ -15,7 +15,7 @@ import { TABS, tabList, toolStrip, topBar } from "./toolbar.js";
 import { TimingsTab } from "./timings.js";
 import { ValuesTab } from "./values.js";
 
-const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3]];
+export const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3]];
 
 export class Page {
   // data: {title, runs, colours, made}; source: loads curves.
