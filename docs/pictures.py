@@ -35,7 +35,7 @@ def picture(suffix: str) -> Callable[[Draw], Draw]:
 
 def steps(recorder: Recorder, lr: float, seed: int, count: range) -> Iterator[tuple[int, float]]:
     """Train nothing: yield steps with a loss as a small language model has it."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance = random.Random(seed)
     for step in count:
         with recorder.timer("step", step=step):
             fall = 7.3 * math.exp(-((step * lr * 40) ** 0.7) / 9)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,6 +22,7 @@ FIELDS = (
     *("event", "error_type", "error_message", "fingerprint", "traceback", "context"),
 )
 _MOST_KNOWN = 1000
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass
@@ -125,8 +125,8 @@ def _look_up(name: str, stamp: str, series: Series, record: Record, start: int) 
 
 
 def _number(level: str) -> int:
-    number = logging.getLevelName(level)
-    return number if isinstance(number, int) else logging.CRITICAL
+    # Not what this process calls its levels: the run's may have called others so.
+    return _LEVELS.index(level) if level in _LEVELS else len(_LEVELS)
 
 
 def _texts(record: Record) -> Iterator[str]:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.cli.arguments import starts_of, steps_of
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
-from foundry_fastlog.reading.run import read_run
+from foundry_fastlog.export.jsonl import ExportError
+from foundry_fastlog.reading.counting import Starts
+from foundry_fastlog.reading.run import Run, read_run
 
 __all__ = ["EPILOG", "plot"]
 
@@ -20,7 +23,7 @@ EPILOG = (
     "**Seeds:** `foundry-fastlog plot runs/* -m loss --group-by config.lr -o loss.png`  \n"
     "**Exit codes:** 0 drawn, 2 invalid argument, no run, or no such metric."
 )
-_KINDS = (".png", ".svg", ".pdf")
+_KINDS = (".png", ".svg", ".pdf", ".html")
 _POINTS = 2000  # buckets of a curve by steps, each with up to four points
 
 
@@ -77,7 +80,7 @@ def plot(
     ] = "latest",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write .png, .svg or .pdf."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write .png, .svg, .pdf or .html."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -94,6 +97,13 @@ def plot(
     with extra("plot", "numpy"):
         from foundry_fastlog.analysis.points import Asked
         from foundry_fastlog.analysis.series import read_charts
+    if out is not None and out.suffix.lower() == ".html":
+        if group_by or rank or ranks or checkpoints or overlay:
+            raise fail("--group-by, --rank, --ranks, --checkpoints and --overlay are for pictures")
+        shown = {"x": x, "logx": "1" if log_x else "", "logy": "1" if log_y else ""}
+        shown |= {"smooth": f"{smooth:g}", "zoom": steps or ""}
+        _write_page(runs, metric, x, out, which, shown)
+        return
     wanted = "all" if ranks else tuple(rank) if rank else None
     asked = Asked(x, steps_of(steps), wanted, which, None if log_x else _POINTS)
     try:
@@ -121,7 +131,7 @@ def plot(
             from foundry_fastlog.show.figure import draw_figure
         figure = draw_figure(runs, charts, log_x=log_x, log_y=log_y, weight=smooth)
         figure.savefig(out)
-        Console(stderr=True, highlight=False).print(f"written to {printable(str(out))}")
+        _say_written(out)
     elif not as_json:
         from foundry_fastlog.show.plotting import render_charts
 
@@ -134,3 +144,28 @@ def plot(
             world=max(len(run.ranks) for run in runs),
             ranked=wanted is not None,
         )
+
+
+def _write_page(
+    runs: list[Run],
+    metrics: list[str] | None,
+    x: str,
+    out: Path,
+    starts: Starts,
+    settings: dict[str, str],
+) -> None:
+    """Write a report of the metrics that opens with the plot's axes and smoothing."""
+    from foundry_fastlog.pages.report import write_report
+
+    if metrics and any(x in run.names() for run in runs):
+        metrics = [*metrics, x]
+    try:
+        found = write_report(runs, out, metrics=metrics, starts=starts, settings=settings)
+    except (ExportError, ValueError) as error:
+        raise fail(str(error)) from None
+    _say_written(found.path)
+
+
+def _say_written(path: Path) -> None:
+    said = Text(f"written to {printable(str(path))}")
+    Console(stderr=True, highlight=False).print(said, soft_wrap=True)

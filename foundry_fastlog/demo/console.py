@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from foundry_fastlog import read_run
+from foundry_fastlog import read_run, write_report
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.base.formatting import format_bytes, format_seconds, printable
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
 from foundry_fastlog.demo.config import DEFAULT_CONFIG
 from foundry_fastlog.demo.device import describe_device
+from foundry_fastlog.export.jsonl import ExportError
 from foundry_fastlog.show.terminal import render_curves, render_metrics, render_timings
 
 if TYPE_CHECKING:
@@ -76,7 +77,17 @@ def show_result(console: Console, recorder: Recorder) -> None:
     console.print()
     show_cost(console, recorder, complete=summary.complete)
     show_files(console, recorder)
-    show_next(console, recorder.path)
+    report = write_page(recorder.path)
+    show_next(console, recorder.path, report)
+
+
+def write_page(run: Path) -> Path | None:
+    """Write the run's report beside it; None, with the reason shown, where that is impossible."""
+    try:
+        return write_report(run, run.parent / f"{run.name}.html").path
+    except (OSError, ImportError, ExportError) as error:
+        show_error(f"the report was not written: {error}")
+        return None
 
 
 def show_cost(console: Console, recorder: Recorder, *, complete: bool) -> None:
@@ -125,12 +136,19 @@ def show_files(console: Console, recorder: Recorder) -> None:
     console.print()
 
 
-def show_next(console: Console, run: Path) -> None:
-    """Suggest the next commands."""
+def show_next(console: Console, run: Path, report: Path | None = None) -> None:
+    """Suggest the next commands, and say where the report is."""
     where = shlex.quote(str(_short(run)))
+    if report is not None:
+        page, folder = (shlex.quote(str(_short(path))) for path in (report, run.parent))
+        _heading(console, "Report")
+        console.print(f"  open {page} in a browser", markup=False, soft_wrap=True)
+        console.print(f"  live: {command()} ui {folder}", markup=False, soft_wrap=True)
+        console.print()
     _heading(console, "Next")
     for arguments in (
         f"summary {where}",
+        f"plot {where}",
         f"tail {where}",
         f"export {where} --to demo.jsonl",
     ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,10 +21,10 @@ from foundry_fastlog.export.jsonl import check_target, open_output
 from foundry_fastlog.pages.bundle import BEGINNING, page_of
 from foundry_fastlog.pages.curves import CurveReader, fitting
 from foundry_fastlog.pages.facts import describe
-from foundry_fastlog.pages.look import COLOURS, styles_of
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.files import StrPath
+from foundry_fastlog.show.palette import COLORS, styles_of
 
 __all__ = ["ReportResult", "write_report"]
 
@@ -61,6 +61,7 @@ def write_report(
     title: str | None = None,
     size: int = 5_000_000,
     force: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> ReportResult:
     """Write a page that shows runs: curves, timings, errors, messages, configuration, files.
 
@@ -75,6 +76,8 @@ def write_report(
         title: The page's title. Default: the names of the runs.
         size: About how many bytes the curves may take. Each keeps 64 buckets at least.
         force: Replace a file that is not a report.
+        settings: How the page looks at first, as the fragment of its address says it: ``x``,
+            ``logx``, ``logy``, ``smooth``, ``zoom``, ...
 
     Returns:
         What was written.
@@ -105,7 +108,8 @@ def write_report(
         for run, wanted in zip(chosen, names, strict=True)
     ]
     shown = title or ", ".join(one["name"] for one in facts[:4])
-    data = {"title": shown, "runs": _distinct(facts), "colours": COLOURS, "made": _made()}
+    data: dict[str, Any] = {"title": shown, "runs": _distinct(facts), "colours": COLORS}
+    data |= {"made": _made(), "settings": dict(settings or {})}
     with open_output(target, force=True) as handle:
         written = sum(map(handle.write, page_of(shown, "report.js", data, blobs)))
     curves = sum(len(one["curves"]) for one in facts)
@@ -135,7 +139,7 @@ def _distinct(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if seen[one["name"]] > 1:
             one["name"] = f"{one['name']} ({seen[one['name']]})"
     styles = styles_of([one["name"] for one in facts])
-    return [{**one, "style": style} for one, style in zip(facts, styles, strict=True)]
+    return [{**one, "style": styles[one["name"]]} for one in facts]
 
 
 def _made() -> str:

@@ -22,8 +22,8 @@ from foundry_fastlog.analysis.runs import Runs, read_runs
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.pages.bundle import page_of, policy_of
 from foundry_fastlog.pages.live import Follower, LiveRuns, rows_of
-from foundry_fastlog.pages.look import COLOURS, styles_of
 from foundry_fastlog.run.files import RunNotFoundError
+from foundry_fastlog.show.palette import COLORS, styles_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -168,7 +168,7 @@ class LivePage:
         from starlette.responses import Response
 
         title = self.root.name or str(self.root)
-        data = {"title": title, "colours": COLOURS}
+        data = {"title": title, "colours": COLORS}
         body = b"".join(page_of(title, "live.js", data, connect="'self'"))
         headers = {
             "content-security-policy": policy_of("live.js", "'self'") + "; frame-ancestors 'none'",
@@ -191,7 +191,7 @@ class LivePage:
     def _shown(self) -> list[dict[str, Any]]:
         """Return the rows of the table, each run with its own colour, whatever others have."""
         return [
-            {"id": name, "style": styles_of([row["name"]])[0], **row}
+            {"id": name, "style": styles_of([row["name"]])[row["name"]], **row}
             for name, row in self._rows.items()
         ]
 

@@ -23,7 +23,7 @@ def table(title: str, *columns: str) -> Table:
     """Make a table; the first column holds names, the others are aligned to the right."""
     # No frame and narrow gaps: nine columns must fit into 80 characters.
     found = Table(
-        title=title,
+        title=Text(title) if title else None,
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -35,7 +35,8 @@ def table(title: str, *columns: str) -> Table:
     )
     for position, column in enumerate(columns):
         # Fold instead of cutting: an ellipsis is not ASCII, and half a number is misleading.
-        found.add_column(column, justify="right" if position else "left", overflow="fold")
+        # As text: rich would parse a str as markup, and a metric may be called "[/red]".
+        found.add_column(Text(column), justify="right" if position else "left", overflow="fold")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -21,8 +22,9 @@ Command = Callable[..., Any]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Messages of two ranks, a second apart; errors of three kinds."""
+    monkeypatch.setitem(logging._nameToLevel, "TRACE", 5)  # as uvicorn does where it is imported
     path = tmp_path / "run"
     writer = OracleWriter(path, tick_s=1.0)
     writer.log("Starting", logger="app", context={"num_examples": 5000, "device": "cuda:0"})

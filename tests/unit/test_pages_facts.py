@@ -22,7 +22,6 @@ from foundry_fastlog.pages import blocks, facts, happenings
 from foundry_fastlog.pages.blocks import parents_of
 from foundry_fastlog.pages.bundle import script_of
 from foundry_fastlog.pages.facts import describe
-from foundry_fastlog.pages.look import COLOURS, styles_of
 
 Patch = pytest.MonkeyPatch
 PAGES = files("foundry_fastlog.pages")
@@ -266,18 +265,6 @@ def test_ranks_are_compared_by_their_medians(tmp_path: Path) -> None:
     assert found["medians"]["step"][:3] == pytest.approx([0.2, 0.4, 0.6])
     OracleWriter(tmp_path / "one").timing("step", 1.0)
     assert described(tmp_path / "one")["by_rank"] == {}
-
-
-def test_a_run_keeps_its_colour() -> None:
-    """Whatever its place in a list is; names that would share one are kept apart."""
-    names = [f"run-{number}" for number in range(20)]
-    styles = styles_of(names)
-    assert len(set(styles)) == 20
-    assert {dash for _, dash in styles} == {0, 1, 2}
-    assert styles_of(names[::-1]) == styles[::-1]
-    alone = {name: styles_of([name])[0] for name in names}
-    assert all(0 <= colour < len(COLOURS) and not dash for colour, dash in alone.values())
-    assert len(set(alone.values())) > 4
 
 
 def test_several_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

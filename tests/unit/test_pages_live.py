@@ -31,9 +31,9 @@ from foundry_fastlog import Recorder, Run, read_run, read_runs
 from foundry_fastlog.analysis.runs import Runs
 from foundry_fastlog.pages import live, server
 from foundry_fastlog.pages.live import Follower, LiveRun, LiveRuns, rows_of
-from foundry_fastlog.pages.look import styles_of
 from foundry_fastlog.pages.server import LivePage, listen
 from foundry_fastlog.run.files import RunNotFoundError
+from foundry_fastlog.show.palette import styles_of
 
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
@@ -174,7 +174,7 @@ def test_runs_are_listed_and_filtered(served: Served, tmp_path: Path) -> None:
     kept = ("state", "step", "metric", "value")
     assert [rows["a"][key] for key in kept] == ["ended", 2, "loss", 1.0]
     assert [rows["quiet"][key] for key in kept[1:]] == [None, "loss", None]
-    assert rows["a"]["style"] == list(styles_of(["a"])[0])
+    assert rows["a"]["style"] == list(styles_of(["a"])["a"])
     found = served.get("/api/runs", where="config.lr > 2 and last.loss < 4")
     assert found == {"runs": ["deep/er/b"], "notes": []}
     assert "stat" in served.get("/api/runs", 400, where="stat ==")["error"]

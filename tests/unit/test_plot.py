@@ -452,3 +452,22 @@ def test_points_of_a_chart_are_enough_for_each_view(run: Path) -> None:
     for points in (None, 2000):
         (chart,) = read_charts([read_run(run)], "loss", Asked(points=points))
         assert chart.series[0].y.max() == 50
+
+
+def test_a_page_opens_as_the_plot_was_asked_for(
+    run: Path, tmp_path: Path, command: Command
+) -> None:
+    """With its axes, smoothing and window; what only pictures have is refused."""
+    page = tmp_path / "page.html"
+    options = ("-x", "lr", "--log-y", "--smooth", 0.5, "--steps", "10:90")
+    said = command("plot", run, "-m", "loss", *options, "-o", page)
+    assert said.err == f"written to {page}\n"
+    found = re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found is not None
+    data = json.loads(found[1])
+    wanted = {"x": "lr", "logx": "", "logy": "1", "smooth": "0.5", "zoom": "10:90"}
+    assert data["settings"] == wanted
+    assert [curve["name"] for curve in data["runs"][0]["curves"]][:2] == ["loss", "lr"]
+    assert "are for pictures" in command("plot", run, "--ranks", "-o", page, code=2).err
+    page.write_text("mine")
+    assert "exists" in command("plot", run, "-m", "loss", "-o", page, code=2).err

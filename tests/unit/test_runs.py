@@ -565,3 +565,13 @@ def test_a_table_fits_its_screen(tmp_path: Path, command: Command, monkeypatch: 
     shown = command("runs", tmp_path, "--complete").out
     assert "config.loss" in shown
     assert "complete" in shown
+
+
+def test_headings_are_no_markup(tmp_path: Path, command: Command) -> None:
+    """Names of metrics and settings, and what queries call their columns."""
+    for n in (1, 2):
+        make_run(tmp_path / f"r{n}", config={"[/a]": n}, **{"[/loss]": [1.0]})
+    shown = command("runs", tmp_path, "-m", "[[]/loss]").out
+    assert {"[/loss]", "[/a]"} <= set(shown.split("\n")[0].split())
+    shown = command("query", tmp_path / "r1", 'SELECT 1 AS "[/b]", 2 AS "[red]c"').out
+    assert {"[/b]", "[red]c"} <= set(shown.split())

@@ -23,7 +23,7 @@ export class Page {
     this.title = data.title;
     this.data = data;
     this.source = source;
-    this.settings = new Settings();
+    this.settings = new Settings(data.settings);
     this.runs = data.runs.map((run) => this.prepare(run));
     this.hide();
     this.hover = new Hover();

@@ -18,8 +18,10 @@ const DEFAULTS = {
 };
 
 export class Settings {
-  constructor() {
-    this.values = { ...DEFAULTS };
+  // What the page's maker chose, if anything, is how it looks without a fragment.
+  constructor(given = {}) {
+    this.defaults = { ...DEFAULTS, ...given };
+    this.values = { ...this.defaults };
     this.listeners = [];
     this.read();
     window.addEventListener("hashchange", () => {
@@ -32,7 +34,7 @@ export class Settings {
 
   read() {
     const found = new URLSearchParams(location.hash.slice(1));
-    for (const key of Object.keys(DEFAULTS)) this.values[key] = found.get(key) ?? DEFAULTS[key];
+    for (const key of Object.keys(DEFAULTS)) this.values[key] = found.get(key) ?? this.defaults[key];
   }
 
   get(key) {
@@ -48,7 +50,7 @@ export class Settings {
     const changed = Object.keys(changes).filter((key) => this.values[key] !== String(changes[key]));
     if (!changed.length) return;
     for (const key of changed) this.values[key] = String(changes[key]);
-    const said = Object.entries(this.values).filter(([key, value]) => value !== DEFAULTS[key]);
+    const said = Object.entries(this.values).filter(([key, value]) => value !== this.defaults[key]);
     const hash = new URLSearchParams(said).toString();
     history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
     this.tell(changed);
