@@ -47,6 +47,7 @@ export class Grid {
         chart.mount();
       } else if (!isIntersecting && this.seen.delete(chart)) chart.unmount();
     }
+    this.page.busy(0);
     this.onview?.();
   }
 

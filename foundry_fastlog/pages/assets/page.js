@@ -78,8 +78,8 @@ export class Page {
     listenToKeys(this, TABS);
     this.showSide();
     this.show();
-    // After the observer has told the charts in view, which it does after a frame.
-    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => this.busy(0))));
+    // Charts are drawn once the grid has been told which are in view; elsewhere all is there.
+    if (this.panelBox.querySelector(".chart") === null) this.busy(0);
   }
 
   show() {
