@@ -140,10 +140,10 @@ def show_next(console: Console, run: Path, report: Path | None = None) -> None:
     """Suggest the next commands, and say where the report is."""
     where = shlex.quote(str(_short(run)))
     if report is not None:
-        page, folder = (shlex.quote(str(_short(path))) for path in (report, run.parent))
+        page, above = (shlex.quote(str(_short(path))) for path in (report, run.parent))
         _heading(console, "Report")
         console.print(f"  open {page} in a browser", markup=False, soft_wrap=True)
-        console.print(f"  live: {command()} ui {folder}", markup=False, soft_wrap=True)
+        console.print(f"  live: {command()} ui {above}", markup=False, soft_wrap=True)
         console.print()
     _heading(console, "Next")
     for arguments in (
