@@ -394,6 +394,26 @@ def test_a_phone_has_one_column(browser: Browser, pages: Path) -> None:
         browser.resize(1440, 900)
 
 
+def test_numbers_between_which_there_is_no_room_for_ticks(browser: Browser, tmp_path: Path) -> None:
+    """The largest step, values that are neighbours, the smallest and the largest ones."""
+    for name, steps, values in (
+        ("far", [2**62], [1.0]),
+        ("near", [0, 1, 2], [1.0, 1.0 + 2**-52, 1.0]),
+        ("tiny", [0, 1], [5e-324, 1e-323]),
+        ("huge", [0, 1], [-1e308, 1e308]),
+    ):
+        writer = OracleWriter(tmp_path / name)
+        for step, value in zip(steps, values, strict=True):
+            writer.metrics(step, **{name: value})
+        write_report(tmp_path / name, tmp_path / f"{name}.html")
+        browser.complaints()
+        for fragment in ("", "logy=1", "logx=1"):
+            browser.open(tmp_path / f"{name}.html", fragment)
+            browser.wait("return document.querySelectorAll('canvas').length == 1")
+            browser.settle()
+        assert browser.complaints() == []
+
+
 def test_hostile_names_and_many_charts(browser: Browser, tmp_path: Path) -> None:
     """Thousands of charts, of which those in view are drawn; and no name becomes markup."""
     evil = "</script><img src=x onerror=document.title='pwned'>\0"

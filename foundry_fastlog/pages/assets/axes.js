@@ -57,10 +57,16 @@ export function scalesOf(x, logX, logY, rangeX, rangeY) {
   };
 }
 
+// A range that is wide enough for ticks: between neighbouring doubles there are none.
+export function widened(low, high) {
+  const room = Math.max(Math.abs(low), Math.abs(high)) * 1e-12;
+  return high - low < room ? [low - room, high + room] : [low, high];
+}
+
 // A range with room at both ends.
 export function padded(range, log) {
   if (!range) return log ? [0.1, 10] : [0, 1];
-  const [low, high] = range;
+  const [low, high] = log ? range : widened(...range);
   if (log) {
     const room = high > low ? (high / low) ** 0.05 : 1.5;
     return [low / room, high * room];

@@ -1,6 +1,6 @@
 // One chart: the curves of a metric, of all runs that are shown, painted on a uPlot.
 
-import { axesOf, padded, scalesOf } from "./axes.js";
+import { axesOf, padded, scalesOf, widened } from "./axes.js";
 import { rangeOf, within } from "./curve.js";
 import { h, token } from "./dom.js";
 import { count, short, unit } from "./format.js";
@@ -177,7 +177,7 @@ export class Chart {
     if (!(first <= last)) [first, last] = [0, 1];
     if (this.logX && first <= 0) first = Math.min(1, last / 10);
     if (first === last) [first, last] = this.logX ? [first / 2, last * 2] : [first - 0.5, last + 0.5];
-    this.rangeX = [first, last];
+    this.rangeX = this.logX ? [first, last] : widened(first, last);
     const options = { outliers: this.page.settings.on("outliers"), log: this.logY };
     const views = this.shown.map((one) => one.fine ?? one.view);
     this.rangeY = padded(rangeOf(views, first, last, options), this.logY);
