@@ -105,6 +105,7 @@ def live(home: Path, browser: Browser) -> None:
         browser.driver.get(address)
         page = "const page = document.getElementById('app').page; "
         browser.wait(page + "return page?.grid.charts.get('loss')?.shown.length === 3")
+        browser.wait("return !document.querySelector('.badge').hidden")  # all is there
         browser.settle()
         picture(browser, PICTURES / "live.png")
         process.terminate()
@@ -116,13 +117,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         runs = [
-            record(home / name, rate, seed) for seed, (name, rate) in enumerate(RATES.items(), 1)
+            record(home / "runs" / name, rate, seed)
+            for seed, (name, rate) in enumerate(RATES.items(), 1)
         ]
         one, several = home / "one.html", home / "several.html"
         write_report(runs[0], one)
         write_report(runs, several, title="learning rates")
         with Browser() as browser:
-            live(home, browser)
+            live(home / "runs", browser)
             browser.open(one)
             picture(browser, PICTURES / "report-light.png")
             browser.open(several, "smooth=0.98&run=lr-1e-3&theme=dark")

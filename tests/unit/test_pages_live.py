@@ -470,6 +470,10 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
             own + "const at = own.fine.steps.first.indexOf(7777); return own.fine.y.first[at]"
         )
         assert found == 50.0
+        recorder.event("boom", error=ValueError("bad"), step=19_999)
+        assert recorder.flush()
+        browser.wait("return document.querySelector('.badge').textContent === '1'")
+        assert browser.ask(chart + "return chart.lines()") == [[19_999, "ValueError"]]
         browser.ask(page + "page.settings.set({tab: 'about', run: 'run'})")
         browser.wait("return document.querySelector('main').innerText.includes('running')")
         assert browser.complaints() == []

@@ -110,11 +110,12 @@ export class LivePage extends Page {
       run.curves = new Map(curves.map((entry) => [entry.name, entry]));
       if ([...run.curves.keys()].join("\n") !== before) this.refreshCharts();
       await this.drawn();
+      const asked = Date.now();
       const facts = await ask("/api/run", { run: run.id });
       const kept = { name: run.name, id: run.id, style: run.style, hidden: run.hidden, curves };
       const { dash } = run;
       Object.assign(run, super.prepare({ ...facts, ...kept }), { looked: begun, problem: "", dash });
-      run.took = Date.now() - begun;
+      run.took = Date.now() - asked;
     } catch (error) {
       run.loaded = false;
       run.problem = error.message;
@@ -122,8 +123,20 @@ export class LivePage extends Page {
       this.busy(-1);
     }
     this.panel.show();
+    this.countErrors();
+    this.grid.repaint(); // starts and errors are marked
     // What is unfolded is being read.
     if (this.settings.get("tab") !== "charts" && !this.panelBox.querySelector("details[open]")) this.show();
+  }
+
+  // Not more often than the server can bear: of a long run a look takes seconds.
+  lookSoon(run) {
+    if (run.soon) return;
+    const wait = run.looked + Math.max(FACTS_S * 1000, 4 * (run.took ?? 0)) - Date.now();
+    run.soon = setTimeout(() => {
+      run.soon = null;
+      this.look(run, true);
+    }, Math.max(0, wait));
   }
 
   // Waits until the charts in view are drawn, so that the server reads curves first.
@@ -202,9 +215,8 @@ export class LivePage extends Page {
       if (long.has(chart.name)) chart.mount();
       else if (values[chart.name]) chart.update();
     });
-    const wait = Math.max(FACTS_S * 1000, 10 * (run.took ?? 0));
     const wanted = said || this.settings.get("tab") !== "charts" || !run.curves.size;
-    if (wanted && Date.now() - run.looked > wait) this.look(run, true);
+    if (wanted) this.lookSoon(run);
   }
 
   anew() {

@@ -133,10 +133,19 @@ export class Page {
     if (last > first) this.settings.set({ zoom: `${Number(first.toPrecision(12))}:${Number(last.toPrecision(12))}` });
   }
 
+  // Beside the title of a tab: how many errors there are.
   badge(tab) {
     if (tab !== "messages") return null;
+    this.errorCount ??= h("span.badge");
+    this.countErrors();
+    return this.errorCount;
+  }
+
+  countErrors() {
     const errors = this.runs.reduce((all, run) => all + run.errors.groups.reduce((sum, one) => sum + one.count, 0), 0);
-    return errors ? h("span.badge", { title: `${count(errors)} errors and events` }, count(errors)) : null;
+    this.errorCount.textContent = count(errors);
+    this.errorCount.title = `${count(errors)} errors and events`;
+    this.errorCount.hidden = !errors;
   }
 
   get isDark() {
