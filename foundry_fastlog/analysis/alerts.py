@@ -156,12 +156,12 @@ class Detector:
             come back.
         """
         for timestamp, series, record, _ in lines:
-            if "metrics" in record:
-                yield from self._metrics(timestamp, series.writer.label, series.writer.rank, record)
-            elif series.stream == "errors" and "dropped" not in record:
-                yield from self._error(timestamp, record)
-            elif "rewind" in record:  # what comes next is compared with what comes after it
+            if "rewind" in record:  # what comes next is compared with what comes after it
                 self._forget(series.writer.label)
+            elif "metrics" in record:
+                yield from self._metrics(timestamp, series.writer.label, series.writer.rank, record)
+            elif series.stream == "errors" or "error_type" not in record:  # else it is in both
+                yield from self._error(timestamp, record)
 
     def _forget(self, label: str) -> None:
         self._series = {key: one for key, one in self._series.items() if key[0] != label}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from foundry_fastlog.analysis.alerts import Alert, Detector, WatchRules, full_disk, stalled
 from foundry_fastlog.base.arguments import seconds
 from foundry_fastlog.base.environment import utc_now
+from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.files import StrPath
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Alert", "RunWatch", "WatchRules"]
 
 _log = logging.getLogger("foundry_fastlog.watch")
-_STREAMS = ("metrics", "performance", "errors")
+_STREAMS = ("metrics", "performance", "errors", "log")
 #: What a training that hangs records no more; the system stream goes on.
 _PROGRESS = ("metrics", "performance")
 #: Lines from before that fill the windows of a watch that tells only of what is new.
@@ -165,7 +166,7 @@ class RunWatch:
             return []
         said = f"start {report.number} was killed"
         if kind == "failed":
-            said = f"start {report.number} failed: {report.error or report.state}"
+            said = f"start {report.number} failed: {printable(report.error or report.state, 300)}"
         return [Alert(kind, said, report.ended or utc_now())]
 
     # ---- in a thread of its own ----------------------------------------------------------------

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from foundry_fastlog.base.arguments import bounds_of, known_level, moment
-from foundry_fastlog.base.formatting import write_json
+from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.base.patterns import compile_pattern
 from foundry_fastlog.cli.arguments import starts_of, steps_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
@@ -137,7 +137,12 @@ def errors(
     else:
         from foundry_fastlog.show.errors import render_errors
 
-        render_errors(groups, Console(highlight=False), limit=limit)
+        console = Console(highlight=False)
+        render_errors(groups, console, limit=limit)
+        for report in run.report_starts():  # what ended a start need not have been recorded
+            if report.error:
+                said = f"start {report.number} ended with {printable(report.error, 300)}"
+                console.print(Text(said, "red"), soft_wrap=True)
     _end(run)
 
 

@@ -100,6 +100,8 @@ def plot(
     if out is not None and out.suffix.lower() == ".html":
         if group_by or rank or ranks or checkpoints or overlay:
             raise fail("--group-by, --rank, --ranks, --checkpoints and --overlay are for pictures")
+        if steps and x != "step":
+            raise fail("--steps chooses a window of steps: without -x, or with a picture")
         shown = {"x": x, "logx": "1" if log_x else "", "logy": "1" if log_y else ""}
         shown |= {"smooth": f"{smooth:g}", "zoom": steps or ""}
         _write_page(runs, metric, x, out, which, shown)
@@ -160,7 +162,9 @@ def _write_page(
     if metrics and any(x in run.names() for run in runs):
         metrics = [*metrics, x]
     try:
-        found = write_report(runs, out, metrics=metrics, starts=starts, settings=settings)
+        found = write_report(
+            runs, out, metrics=metrics, starts=starts, settings=settings, force=True
+        )
     except (ExportError, ValueError) as error:
         raise fail(str(error)) from None
     _say_written(found.path)

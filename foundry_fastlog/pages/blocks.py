@@ -31,18 +31,18 @@ def parents_of(run: Run, starts: Starts) -> dict[str, str]:
         By name the block that it spent most of its time in; outermost blocks are absent. A block
         never leads back to itself.
     """
-    spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    spent: dict[str, dict[str | None, float]] = defaultdict(lambda: defaultdict(float))
     for _, raw in islice(run.raw_lines(["performance"], starts=starts), SAMPLED):
         line = orjson.loads(raw)
         if not is_marker(line):
-            spent[line["name"]][line.get("parent") or ""] += line["duration_s"]
+            spent[line["name"]][line.get("parent")] += line["duration_s"]
     found: dict[str, str] = {}
     for name, parents in spent.items():
         parent = max(parents, key=lambda one: parents[one])
         above = parent
-        while above and above != name:
-            above = found.get(above, "")
-        if parent and not above:
+        while above is not None and above != name:
+            above = found.get(above)
+        if parent is not None and above is None:
             found[name] = parent
     return found
 

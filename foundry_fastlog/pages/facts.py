@@ -75,7 +75,7 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
         "timings": [
             {
                 "name": timing.name,
-                "parent": nested.get(timing.name, ""),
+                "parent": nested.get(timing.name),
                 **{
                     key: getattr(timing, key)
                     for key in ("count", "total_s", "p50_s", "p99_s", "max_s", "share", "errors")

@@ -414,6 +414,28 @@ def test_numbers_between_which_there_is_no_room_for_ticks(browser: Browser, tmp_
         assert browser.complaints() == []
 
 
+def test_what_is_never_finite_is_at_its_steps(browser: Browser, tmp_path: Path) -> None:
+    """The axis reaches the marks, also behind the last finite value."""
+    writer = OracleWriter(tmp_path / "run")
+    for step in range(50):
+        writer.metrics(step, never=math.nan, last=math.nan if step == 49 else 1.0)
+    write_report(tmp_path / "run", tmp_path / "report.html")
+    browser.open(tmp_path / "report.html")
+    browser.wait("return document.querySelectorAll('canvas').length == 2")
+    assert [window(browser, name) for name in ("never", "last")] == [[0, 49], [0, 49]]
+
+
+def test_a_block_without_a_name_is_a_block(browser: Browser, tmp_path: Path) -> None:
+    writer = OracleWriter(tmp_path / "run")
+    writer.timing("", 0.5, step=0)
+    writer.timing("inside", 0.25, step=0, parent="", depth=1)
+    write_report(tmp_path / "run", tmp_path / "report.html")
+    browser.open(tmp_path / "report.html", "tab=timings")
+    widths = each(browser, ".block", "one.offsetWidth")
+    assert widths[1] == pytest.approx(widths[0] / 2, abs=2)
+    assert browser.complaints() == []
+
+
 def test_hostile_names_and_many_charts(browser: Browser, tmp_path: Path) -> None:
     """Thousands of charts, of which those in view are drawn; and no name becomes markup."""
     evil = "</script><img src=x onerror=document.title='pwned'>\0"

@@ -132,7 +132,7 @@ def test_a_run_is_described_as_it_is(tmp_path: Path) -> None:
     assert (loss["last"], loss["min"], loss["max_step"], loss["bad"]) == ("NaN", 1.0, 0, 1)
     assert (by_name["note"]["last"], by_name["note"]["mean"]) == ("x", None)
     blocks_found = {row["name"]: row["parent"] for row in found["timings"]}
-    assert blocks_found == {"step": "", "forward": "step"}
+    assert blocks_found == {"step": None, "forward": "step"}
     assert found["timing_base"][0] == "step"
     assert found["config"] == [
         ["lr", "0.1"],

@@ -459,15 +459,20 @@ def test_a_page_opens_as_the_plot_was_asked_for(
 ) -> None:
     """With its axes, smoothing and window; what only pictures have is refused."""
     page = tmp_path / "page.html"
-    options = ("-x", "lr", "--log-y", "--smooth", 0.5, "--steps", "10:90")
+    (tmp_path / "d.html").mkdir()
+    said = command("plot", run, "-m", "loss", "--steps", "10:90", "-o", page)
+    assert '"zoom":"10:90"' in page.read_text()
+    options = ("-x", "lr", "--log-y", "--smooth", 0.5)
+    assert (
+        "window of steps" in command("plot", run, *options, "--steps", "1:", "-o", page, code=2).err
+    )
     said = command("plot", run, "-m", "loss", *options, "-o", page)
     assert said.err == f"written to {page}\n"
     found = re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', page.read_text(), re.DOTALL)
     assert found is not None
     data = json.loads(found[1])
-    wanted = {"x": "lr", "logx": "", "logy": "1", "smooth": "0.5", "zoom": "10:90"}
+    wanted = {"x": "lr", "logx": "", "logy": "1", "smooth": "0.5", "zoom": ""}
     assert data["settings"] == wanted
     assert [curve["name"] for curve in data["runs"][0]["curves"]][:2] == ["loss", "lr"]
     assert "are for pictures" in command("plot", run, "--ranks", "-o", page, code=2).err
-    page.write_text("mine")
-    assert "exists" in command("plot", run, "-m", "loss", "-o", page, code=2).err
+    assert "directory" in command("plot", run, "-m", "loss", "-o", tmp_path / "d.html", code=2).err

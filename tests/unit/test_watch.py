@@ -125,6 +125,19 @@ def test_many_errors_within_a_minute(tmp_path: Path) -> None:
     assert told(tmp_path, WatchRules(errors_per_minute=None, stall_s=None, disk_free=None)) == []
 
 
+def test_messages_of_level_error_are_errors(tmp_path: Path) -> None:
+    """One with an exception is in two streams, and one error."""
+    writer = OracleWriter(tmp_path)
+    for number in range(5):
+        writer.error("both", ValueError("x"), step=number)
+        writer.write("log", {"level": "ERROR", "message": "both", "error_type": "ValueError"})
+    for number in range(5, 12):
+        writer.log("a message", level="WARNING", step=number)
+        writer.log("a message", level="CRITICAL", step=number)
+    (alert,) = told(tmp_path)
+    assert (alert.kind, alert.step) == ("errors", 10)
+
+
 @pytest.mark.parametrize(
     ("how", "kind", "message"),
     [

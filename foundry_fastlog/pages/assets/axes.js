@@ -57,20 +57,28 @@ export function scalesOf(x, logX, logY, rangeX, rangeY) {
   };
 }
 
-// A range that is wide enough for ticks: between neighbouring doubles there are none.
+const MOST = 1.7e308; // ticks and their distances must be finite
+
+// What is no distance for ticks: between neighbouring doubles there are none.
+function least(low, high) {
+  return Math.max(Math.abs(low), Math.abs(high)) * 1e-12;
+}
+
+// A range that is wide enough for ticks.
 export function widened(low, high) {
-  const room = Math.max(Math.abs(low), Math.abs(high)) * 1e-12;
+  const room = least(low, high);
   return high - low < room ? [low - room, high + room] : [low, high];
 }
 
 // A range with room at both ends.
 export function padded(range, log) {
   if (!range) return log ? [0.1, 10] : [0, 1];
-  const [low, high] = log ? range : widened(...range);
+  let [low, high] = range;
   if (log) {
     const room = high > low ? (high / low) ** 0.05 : 1.5;
     return [low / room, high * room];
   }
-  const room = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
-  return [low - room, high + room];
+  if (!Number.isFinite(high - low)) [low, high] = [Math.max(low, -MOST / 2), Math.min(high, MOST / 2)];
+  const room = high - low > least(low, high) ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
+  return [Math.max(low - room, -MOST), Math.min(high + room, MOST)];
 }

@@ -165,7 +165,14 @@ export class Chart {
   findRanges() {
     const window = this.page.settings.window;
     let [first, last] = [Infinity, -Infinity];
+    const reach = (x) => {
+      if (!Number.isFinite(x) || (this.logX && x <= 0)) return;
+      [first, last] = [Math.min(first, x), Math.max(last, x)];
+    };
     for (const { view } of this.shown) {
+      const { marks } = view.curve.entry; // what is not finite is shown, too
+      const ends = marks.length ? [marks[0][0], marks.at(-1)[0]] : [];
+      for (const x of view.map ? view.map(Float64Array.from(ends)) : ends) reach(x);
       const end = view.mean.length - 1;
       if (end < 0) continue;
       let begin = 0;

@@ -12,8 +12,16 @@ export function h(what, properties, ...children) {
     else if (key.includes("-") || key === "role" || key === "for") element.setAttribute(key, value);
     else element[key] = value;
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  const given = children.flat().filter((child) => child !== null && child !== undefined);
+  element.append(...given.map((child) => (typeof child === "string" ? child.replace(TURNS, escaped) : child)));
   return element;
+}
+
+// What would turn round the letters around it is shown by its number.
+const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+function escaped(letter) {
+  return `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 export function clear(element, ...children) {

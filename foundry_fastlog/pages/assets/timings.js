@@ -73,7 +73,10 @@ function sharesOf(run) {
 function treeOf(timings) {
   const nodes = new Map(timings.map((row) => [row.name, { ...row, children: [] }]));
   const roots = [];
-  for (const node of nodes.values()) (nodes.get(node.parent)?.children ?? roots).push(node);
+  for (const node of nodes.values()) {
+    const parent = node.parent === null ? undefined : nodes.get(node.parent); // a block may be called ""
+    (parent?.children ?? roots).push(node);
+  }
   const total = roots.reduce((sum, node) => sum + node.total_s, 0);
   lay(roots, 0, 1, total, 0);
   return roots;
@@ -182,7 +185,7 @@ function table(rows, colours) {
       show: (row) => [
         h("span.box", { style: { background: colours.get(row.name) ?? "var(--line)" } }),
         row.name,
-        row.parent ? h("span.quiet", {}, ` in ${row.parent}`) : "",
+        row.parent !== null ? h("span.quiet", {}, ` in ${row.parent}`) : "",
       ],
     },
     { title: "share", number: true, of: (row) => row.share, show: (row) => percent(row.share) },
