@@ -128,6 +128,8 @@ def query_runs(runs: Sequence[Run], sql: str, *, starts: Starts = "latest") -> Q
             connection.execute(f"CREATE VIEW {table} AS {view}")
     connection.execute("SET lock_configuration = true")
     try:
+        if len(connection.extract_statements(sql)) != 1:
+            raise QueryError("give one SQL statement; what others return would not be shown")
         connection.execute(sql)
     except duckdb.Error as error:
         raise QueryError(str(error)) from None

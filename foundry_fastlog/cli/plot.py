@@ -121,8 +121,10 @@ def plot(
     except (LookupError, ValueError) as error:
         raise fail(str(error.args[0])) from None
     if not charts:
+        asked_for = "" if wanted is None and not steps else " of these ranks and steps"
         raise fail(
-            "nothing to draw: there is no number in " + printable(", ".join(map(str, paths)))
+            f"nothing to draw: there is no number{asked_for} in "
+            + printable(", ".join(map(str, paths)))
         )
     if as_json:
         from foundry_fastlog.show.looks import charts_to_json

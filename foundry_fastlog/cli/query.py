@@ -79,6 +79,11 @@ def query(
         form = Format.json
     if form is None:
         suffix = "" if out is None else out.suffix.lower()
+        if suffix in (".parquet", ".arrow", ".feather", ".xlsx"):
+            raise fail(
+                f"-o {out}: query writes .csv, .json or a table of text. For {suffix} let a frame "
+                "write it: foundry_fastlog.read_run(...).to_polars('metrics')"
+            )
         form = Format.csv if suffix == ".csv" else Format.json if "json" in suffix else Format.table
     try:
         result = query_runs(runs, sql, starts=which)

@@ -73,7 +73,7 @@ def bucket(steps: _Array, values: _Array, most: int) -> Buckets:
     counts = np.diff(places, append=len(steps))
     if not len(places):
         return Buckets(0, places, places, places, places, counts, np.empty(0))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         mean = np.add.reduceat(values, places) / counts
     if not np.isfinite(mean).all():  # a sum of large numbers
         mean = np.add.reduceat(values / np.repeat(counts, counts), places)

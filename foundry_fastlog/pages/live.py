@@ -220,7 +220,8 @@ def _values(
             finite = np.flatnonzero(np.isfinite(values))
             few = bucket(steps[finite], values[finite], _MOST_NEW // 4)
             ends = [few.first_at, few.last_at, few.low_at, few.high_at]
-            kept = finite[np.unique(np.concatenate(ends))]
+            odd = np.flatnonzero(~np.isfinite(values))[:_MOST_NEW]
+            kept = np.union1d(finite[np.unique(np.concatenate(ends))], odd)
             steps, values, times = steps[kept], values[kept], times[kept]
         place = places.setdefault(steps.tobytes() + times.tobytes(), len(shared))
         if place == len(shared):

@@ -337,10 +337,14 @@ def test_of_many_new_values_the_extremes_are_told(tmp_path: Path, monkeypatch: P
     place, values = found["values"]["loss"]
     steps, _ = found["at"][place]
     assert found["values"]["twin"] == [place, values]
-    assert len(steps) <= 40
+    assert len(steps) <= 41
     assert (steps[0], steps[-1]) == (3, 999)
     assert values[steps.index(500)] == 99.0
     assert values[steps.index(501)] == -99.0
+    assert values[steps.index(600)] == "inf"
+    for step in range(1000, 1100):
+        writer.metrics(step, loss=math.nan)
+    assert follower.poll(["loss"])["values"]["loss"][1] == ["nan"] * 40
 
 
 def test_clocks_keep_the_longest_pauses(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -495,3 +499,6 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "old")
         browser.wait("return document.querySelectorAll('.runs tbody tr').length === 1")
         browser.wait("return document.querySelector('.notice').innerText.includes('old is gone')")
+        OracleWriter(tmp_path / "old").fill(range(10), loss=5.0)
+        browser.wait("return document.querySelector('.notice').hidden")
+        browser.wait(page + "return !page.runs.find((run) => run.id === 'old').hidden")

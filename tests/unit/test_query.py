@@ -112,6 +112,8 @@ def test_one_start_or_all(run: Path) -> None:
         ("SET enable_external_access = true", "annot"),
         ("INSTALL httpfs", "disabled by configuration"),
         ("SELECT * FROM sys", "sys"),
+        ("SELECT 1; SELECT 2", "give one SQL statement"),
+        ("", "give one SQL statement"),
         ("SELECT cast(message AS INTEGER) FROM log", "Could not convert"),
     ],
 )
@@ -167,6 +169,8 @@ def test_the_command_writes_json_and_csv(run: Path, command: Command, tmp_path: 
 
 def test_the_command_says_what_is_wrong(run: Path, command: Command, tmp_path: Path) -> None:
     assert "name a run and an SQL" in command("query", run, code=2).err
+    refused = command("query", run, "SELECT 1", "-o", "x.parquet", code=2).err
+    assert "to_polars" in refused
     later = OracleWriter(tmp_path / "later", attempt=1)
     later.metrics(1, loss=1.0)
     both = command("query", run, later.run, "FROM metrics", "--starts", 0, code=2)

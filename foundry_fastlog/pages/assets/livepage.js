@@ -230,9 +230,10 @@ export class LivePage extends Page {
   // The runs that there are now.
   list(found) {
     const known = new Map(this.runs.map((run) => [run.id, run]));
+    const lost = new Map((this.absent ?? []).map((run) => [run.id, run]));
     this.runs = found.map((row) => {
       const run = known.get(row.id);
-      if (!run) return { ...this.prepare(row), hidden: !this.asked?.has(row.name) };
+      if (!run) return { ...this.prepare(row), hidden: !(this.asked?.has(row.name) || lost.has(row.id)) };
       const { state, error, step, wall_s: seconds, value } = row;
       const ended = run.state !== state;
       Object.assign(run, { state, error, value, wall_s: seconds ?? run.wall_s });
@@ -242,8 +243,10 @@ export class LivePage extends Page {
     });
     const there = new Set(found.map((row) => row.id));
     const gone = [...known.values()].filter((run) => !run.hidden && !there.has(run.id));
-    if (gone.length) {
-      this.told(`${gone.map((run) => run.name).join(", ")} is gone, or cannot be read.`);
+    this.absent = [...lost.values(), ...gone].filter((run) => !there.has(run.id));
+    if (gone.length || this.absent.length < lost.size) {
+      const names = this.absent.map((run) => run.name).join(", ");
+      this.told(names && `${names} is gone, or cannot be read.`);
       this.refreshCharts();
     }
     if (!known.size) this.hide();
