@@ -95,11 +95,15 @@ def plot(
     runs = [read_or_fail(path, read_run) for path in paths]
     *_, which = (starts_of(run, starts) for run in runs)
     with extra("plot", "numpy"):
-        from foundry_fastlog.analysis.points import Asked
+        from foundry_fastlog.analysis.points import AXES, Asked
         from foundry_fastlog.analysis.series import read_charts
     if out is not None and out.suffix.lower() == ".html":
-        if group_by or rank or ranks or checkpoints or overlay:
-            raise fail("--group-by, --rank, --ranks, --checkpoints and --overlay are for pictures")
+        if group_by or rank or ranks or checkpoints or overlay or as_json:
+            raise fail(
+                "--group-by, --rank, --ranks, --checkpoints, --overlay and --json are for pictures"
+            )
+        if x not in AXES and not any(x in run.names() for run in runs):
+            raise fail(f"-x {printable(x)}: there is no such metric, nor axis: {', '.join(AXES)}")
         if steps and x != "step":
             raise fail("--steps chooses a window of steps: without -x, or with a picture")
         shown = {"x": x, "logx": "1" if log_x else "", "logy": "1" if log_y else ""}

@@ -243,8 +243,10 @@ class LivePage:
 
     async def _follow(self, request: Request) -> Response:
         """Note what a client wants to hear of; from the answer on it misses nothing of that."""
-        body = await request.body()
-        asked = orjson.loads(body[:_MOST_BODY])
+        body = b""
+        async for part in request.stream():
+            body += part[: _MOST_BODY - len(body)]  # the rest is not kept, and it is no JSON then
+        asked = orjson.loads(body)
         client = self._clients.get(str(asked["client"]))
         if client is None:
             raise ValueError("no such client: connect to /api/events first")

@@ -474,5 +474,6 @@ def test_a_page_opens_as_the_plot_was_asked_for(
     wanted = {"x": "lr", "logx": "", "logy": "1", "smooth": "0.5", "zoom": ""}
     assert data["settings"] == wanted
     assert [curve["name"] for curve in data["runs"][0]["curves"]][:2] == ["loss", "lr"]
+    assert "no such metric" in command("plot", run, "-x", "nope", "-o", page, code=2).err
     assert "are for pictures" in command("plot", run, "--ranks", "-o", page, code=2).err
     assert "directory" in command("plot", run, "-m", "loss", "-o", tmp_path / "d.html", code=2).err
