@@ -60,9 +60,11 @@ def test_the_output_ends_with_advice(experiment: Path, tmp_path: Path, capsys: C
     """The report names every file that exists, and commands that can be copied."""
     assert demo.run(experiment) == 0
     out = capsys.readouterr().out
-    [run] = (tmp_path / "runs").iterdir()
+    run, report = sorted((tmp_path / "runs").iterdir())
     assert run.name.startswith("tiny-")
     where = f"runs/{run.name}"
+    assert report.name == f"{run.name}.html"
+    assert f"open {where}.html in a browser" in out
     for path in run.rglob("*"):
         if path.is_file() and ".fastlog" not in path.parts:
             assert f"{where}/{path.relative_to(run)}" in out

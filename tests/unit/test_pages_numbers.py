@@ -52,7 +52,7 @@ def read(run: Path, points: int = 100, starts: Any = "latest") -> tuple[Any, lis
 
 numbers = st.one_of(
     st.floats(), st.floats(width=32), st.integers(-(2**60), 2**60).map(float), st.just(-0.0)
-)
+).map(lambda number: math.nan if math.isnan(number) else number)  # lines have one kind of NaN
 ascending = st.lists(st.integers(-1000, 2**34)).map(sorted)
 
 
