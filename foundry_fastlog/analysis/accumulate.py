@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,7 +12,7 @@ import orjson
 if TYPE_CHECKING:  # of the extension
     from foundry_fastlog.reading.scan import MetricSum
 
-__all__ = ["MetricStats", "percentile", "stats_of"]
+__all__ = ["MetricStats", "percentile", "seconds_between", "stats_of"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ def stats_of(sums: MetricSum, name: str) -> MetricStats:
 
 def _value_of(value: tuple[Any, bool]) -> Any:  # noqa: ANN401  # any JSON
     return orjson.loads(value[0]) if value[1] else value[0]
+
+
+def seconds_between(first: str, last: str) -> float | None:
+    """Return the seconds from one timestamp to another; None where one cannot be parsed."""
+    try:
+        begin, end = (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (first, last))
+        return (end - begin).total_seconds()
+    except (ValueError, TypeError):  # not a time, or one without and one with a time zone
+        return None
 
 
 def percentile(ascending: list[float], fraction: float) -> float:

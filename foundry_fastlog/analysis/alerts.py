@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
+from foundry_fastlog.analysis.accumulate import percentile
+from foundry_fastlog.base.environment import moment_of
 from foundry_fastlog.base.formatting import format_bytes, format_number, format_seconds, printable
 from foundry_fastlog.reading.polled import Line
 
@@ -122,12 +123,12 @@ class _Series:
     def spread(self, distance: float, threshold: float) -> float | None:
         """Return the MAD of the values; None where a distance is surely within it."""
         ordered, count = self.ordered, len(self.ordered)
-        middle = _median(ordered)
+        middle = percentile(ordered, 0.5)
         # Half of the values are between the quartiles, so the MAD is no less than the nearer one.
         quarter = min(middle - ordered[count // 4], ordered[-1 - count // 4] - middle)
         if abs(distance) <= threshold * _NORMAL * quarter:
             return None
-        return _median(sorted(abs(value - middle) for value in ordered))
+        return percentile(sorted(abs(value - middle) for value in ordered), 0.5)
 
 
 class Detector:
@@ -215,7 +216,7 @@ class Detector:
         rules, before = self._rules, len(one.values)
         said = None
         if before >= rules.least:
-            middle = _median(one.ordered)
+            middle = percentile(one.ordered, 0.5)
             distance = value - middle
             mad = one.spread(distance, rules.threshold)
             least = rules.threshold * max(_NORMAL * (mad or 0.0), _LEAST_SPREAD * abs(middle))
@@ -234,7 +235,7 @@ class Detector:
         most = self._rules.errors_per_minute
         if most is None or record.get("level") not in ("ERROR", "CRITICAL"):
             return
-        now = datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+        now = moment_of(timestamp)
         recent = self._errors
         recent.append(now)
         while recent[0] <= now - _MINUTE_S:
@@ -245,12 +246,6 @@ class Detector:
             message = f"{len(recent)} errors within a minute; the last: {last}"
             yield Alert("errors", message, timestamp, record.get("step"))
         self._too_many = too_many
-
-
-def _median(ordered: Sequence[float]) -> float:
-    """Return the median of values that are in order; halved, so that none overflows."""
-    count = len(ordered)
-    return ordered[(count - 1) // 2] / 2 + ordered[count // 2] / 2
 
 
 def _where(step: int | None, rank: int | None) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from foundry_fastlog.analysis.points import Asked, first_record, moment_of
+from foundry_fastlog.analysis.points import Asked, first_record
+from foundry_fastlog.base.environment import moment_of
 
 if TYPE_CHECKING:
     from foundry_fastlog.reading.run import Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from foundry_fastlog.analysis.identity import (
 )
 from foundry_fastlog.analysis.run_summary import state_of
 from foundry_fastlog.analysis.where_values import ABSENT
+from foundry_fastlog.base.formatting import jsonable
 from foundry_fastlog.reading.run import Run, read_run
 
 if TYPE_CHECKING:
@@ -153,18 +153,8 @@ class Comparison:
         }
         found: dict[str, Any] = {"same": self.same, "config": config}
         for name in ("runs", "metrics", "differences", "timings"):
-            found[name] = [_jsonable(dataclasses.asdict(one)) for one in getattr(self, name)]
+            found[name] = jsonable(getattr(self, name))
         return found
-
-
-def _jsonable(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return str(value) if isinstance(value, Path) else value
 
 
 def compare_runs(

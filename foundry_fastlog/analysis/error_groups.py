@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundry_fastlog.base.fingerprint import normalised
-from foundry_fastlog.base.formatting import jsonable
+from foundry_fastlog.base.formatting import jsonable, text_of
 from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Record
 from foundry_fastlog.reading.run import Run
@@ -80,12 +80,12 @@ def group_errors(
 
 
 def _add(groups: dict[Hashable, ErrorGroup], stamp: str, rank: int, record: Record) -> None:
-    kind, event = _text(record.get("error_type")), _text(record.get("event"))
-    said = _text(record.get("error_message")) or record["message"]
-    mark = _text(record.get("fingerprint"))
+    kind, event = text_of(record.get("error_type")), text_of(record.get("event"))
+    said = text_of(record.get("error_message")) or record["message"]
+    mark = text_of(record.get("fingerprint"))
     group = groups.setdefault(
         mark or (kind, event, normalised(said)),
-        ErrorGroup(mark, kind, said, event, record["level"], _text(record.get("logger"))),
+        ErrorGroup(mark, kind, said, event, record["level"], text_of(record.get("logger"))),
     )
     group.count += 1
     group.first = min(group.first or stamp, stamp)
@@ -95,8 +95,4 @@ def _add(groups: dict[Hashable, ErrorGroup], stamp: str, rank: int, record: Reco
         group.last_step = step
     if rank not in group.ranks:
         group.ranks = tuple(sorted({*group.ranks, rank}))
-    group.traceback = group.traceback or _text(record.get("traceback"))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    group.traceback = group.traceback or text_of(record.get("traceback"))

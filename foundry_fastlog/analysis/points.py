@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foundry_fastlog.analysis.identity import nearest
+from foundry_fastlog.base.environment import moment_of
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.reading.columns import column_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.reading.curves import Curve
     from foundry_fastlog.reading.run import Run
 
-__all__ = ["AXES", "Asked", "Points", "first_record", "moment_of", "read_points"]
+__all__ = ["AXES", "Asked", "Points", "first_record", "read_points"]
 
 _Array = np.ndarray[Any, Any]
 
@@ -280,14 +280,6 @@ def first_record(run: Run) -> float:
     """Return when the run's first line of metrics was recorded, in seconds since 1970; or NaN."""
     first = next(run.entries(["metrics"], starts="all"), None)
     return np.nan if first is None else moment_of(first[0])
-
-
-def moment_of(timestamp: str) -> float:
-    """Return the seconds since 1970 that a line's timestamp says; NaN where it says none."""
-    try:
-        return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return np.nan
 
 
 def _steps_reached(run: Run, rows: _Rows, chosen: _Array, rank: int, asked: Asked) -> _Array:

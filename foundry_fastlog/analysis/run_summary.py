@@ -6,13 +6,12 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from foundry_fastlog.analysis.accumulate import MetricStats, stats_of
+from foundry_fastlog.analysis.accumulate import MetricStats, seconds_between, stats_of
 from foundry_fastlog.analysis.where import ABSENT
-from foundry_fastlog.base.formatting import jsonable
+from foundry_fastlog.base.formatting import jsonable, text_of
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.reading.start_states import StartReport
 from foundry_fastlog.run.files import Writer
@@ -206,7 +205,7 @@ def _read(run: Run, name: str, reports: list[StartReport]) -> RunSummary:
     return RunSummary(
         path=run.path,
         run=name,
-        name=_text(run.info.get("name")) or run.path.resolve().name,
+        name=text_of(run.info.get("name")) or run.path.resolve().name,
         state=state_of(reports),
         error=last.error if last is not None else "",
         starts=len(run.starts),
@@ -216,9 +215,9 @@ def _read(run: Run, name: str, reports: list[StartReport]) -> RunSummary:
         duration_s=_duration(reports, spans),
         step=step,
         ranks=len(run.ranks),
-        host=_text((last.entry if last is not None else run.info).get("host")),
-        git=_text((last.entry if last is not None else {}).get("git_hash"))
-        or _text(run.info.get("git_hash")),
+        host=text_of((last.entry if last is not None else run.info).get("host")),
+        git=text_of((last.entry if last is not None else {}).get("git_hash"))
+        or text_of(run.info.get("git_hash")),
         bytes=sum(series.size for series in run.series),
         config=config if isinstance(config, dict) else {},
         metrics=metrics,
@@ -254,23 +253,11 @@ def _duration(reports: Iterable[StartReport], spans: Mapping[int, tuple[str, str
     for report in reports:
         first, last = spans.get(report.number, ("", ""))
         begin = min((one for one in (report.started, first) if one), default="")
-        seconds = _seconds(begin, max(report.ended, last))
+        seconds = seconds_between(begin, max(report.ended, last))
         if seconds is not None:
-            taken.append(seconds)
+            taken.append(max(0.0, seconds))  # a clock may have gone back
     return sum(taken) if taken else None
-
-
-def _seconds(first: str, last: str) -> float | None:
-    try:
-        begin, end = (datetime.fromisoformat(one.replace("Z", "+00:00")) for one in (first, last))
-        return max(0.0, (end - begin).total_seconds())
-    except (ValueError, TypeError):  # unknown, or not a time
-        return None
 
 
 def _is_complete(run: Run) -> bool:
     return not run.unread and all(check.complete for check in run.check())
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -7,10 +7,9 @@ package, the second also rich.
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from foundry_fastlog.analysis.accumulate import MetricStats, percentile, stats_of
+from foundry_fastlog.analysis.accumulate import MetricStats, percentile, seconds_between, stats_of
 from foundry_fastlog.analysis.summary import (
     AttemptSummary,
     ErrorSummary,
@@ -183,14 +182,15 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
     summary.dropped = {stream: count for stream, count in dropped.items() if count}
     for writer, attempt in state.attempts.items():
         begins[writer] = min(attempt.first, state.begun.get(writer, attempt.first))
-        attempt.wall_s = _seconds(begins[writer], attempt.last)
+        attempt.wall_s = seconds_between(begins[writer], attempt.last) or 0.0
         attempt.lines = {s: lines[writer, s] for s in STREAMS if (writer, s) in lines}
         summary.attempts.append(attempt)
     seen = [attempt for attempt in summary.attempts if attempt.first]
     if seen:
         summary.first = min(attempt.first for attempt in seen)
         summary.last = max(attempt.last for attempt in seen)
-        summary.wall_s = _seconds(min(begin for begin in begins.values() if begin), summary.last)
+        begun = min(begin for begin in begins.values() if begin)
+        summary.wall_s = seconds_between(begun, summary.last) or 0.0
     summary.first_step = min((a.first_step for a in seen if a.first_step is not None), default=None)
     summary.last_step = max((a.last_step for a in seen if a.last_step is not None), default=None)
     summary.metrics = state.metrics
@@ -255,12 +255,3 @@ def _add_timings(summary: Summary, timers: list[_TimerSum]) -> None:
 def _place_of(metric: tuple[_MetricSum, str]) -> tuple[int, int, int, int]:
     """Return where a metric stood first: time, writer, row, and place in the line."""
     return metric[0]["place"]
-
-
-def _seconds(first: str, last: str) -> float:
-    """Return the seconds between two timestamps; 0 if one cannot be parsed."""
-    try:
-        begin, end = (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (first, last))
-        return (end - begin).total_seconds()
-    except (ValueError, TypeError):  # not a time, or one without and one with a time zone
-        return 0.0

@@ -8,12 +8,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from foundry_fastlog.analysis.alerts import Alert, Detector, WatchRules, full_disk, stalled
 from foundry_fastlog.base.arguments import seconds
-from foundry_fastlog.base.environment import utc_now
+from foundry_fastlog.base.environment import moment_of, utc_now
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.run import Run
@@ -138,9 +137,7 @@ class RunWatch:
         if not stamps:
             return
         if not self._last:  # a run that is looked at for the first time may have stalled before
-            newest = datetime.fromisoformat(stamps[-1].replace("Z", "+00:00"))
-            age = (datetime.now(timezone.utc) - newest).total_seconds()
-            self._since = time.monotonic() - max(0.0, age)
+            self._since = time.monotonic() - max(0.0, time.time() - moment_of(stamps[-1]))
         else:
             self._since = time.monotonic()
         self._last, self._stalled = stamps[-1], False

@@ -34,6 +34,14 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def moment_of(timestamp: str) -> float:
+    """Return the seconds since 1970 that a line's timestamp says; NaN where it says none."""
+    try:
+        return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return math.nan
+
+
 def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
     """Return the checked-out commit, or None outside a git repository.
 

@@ -13,12 +13,14 @@ from typing import Any, BinaryIO, cast
 __all__ = [
     "TerminalJson",
     "format_bytes",
+    "format_moment",
     "format_seconds",
     "format_value",
     "json_output",
     "jsonable",
     "printable",
     "printable_json",
+    "text_of",
     "write_json",
 ]
 
@@ -123,6 +125,16 @@ def jsonable(value: Any) -> Any:  # noqa: ANN401  # a result of any kind
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return str(value) if isinstance(value, Path) else value
+
+
+def text_of(value: object) -> str:
+    """Return a value of JSON that should be a text; "" where it is none."""
+    return value if isinstance(value, str) else ""
+
+
+def format_moment(timestamp: str) -> str:
+    """Return a timestamp's date and time, in UTC; "" for none."""
+    return printable(timestamp[:19].replace("T", " ")) + "Z" if timestamp else ""
 
 
 def format_bytes(count: int) -> str:

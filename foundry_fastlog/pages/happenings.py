@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from foundry_fastlog.analysis.error_groups import group_errors
+from foundry_fastlog.base.formatting import text_of
 from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.files import Series
@@ -81,14 +82,14 @@ def read_messages(run: Run, starts: Starts) -> dict[str, Any]:
     levels: Counter[str] = Counter()
     lines, marks = [], []
     for series, line in (*first, *last):
-        message, step = _text(line.get("message")), line.get("step")
-        level = _text(line.get("level"))
+        message, step = text_of(line.get("message")), line.get("step")
+        level = text_of(line.get("level"))
         levels[level] += 1
         lines.append(
             [
                 line["timestamp"],
                 level,
-                _text(line.get("logger")),
+                text_of(line.get("logger")),
                 step,
                 message[:_MOST_MESSAGE],
                 _fields(line),
@@ -118,7 +119,3 @@ def _short(value: Any) -> str:  # noqa: ANN401 - any JSON
         return orjson.dumps(value).decode()[:500]
     except TypeError:  # nested more deeply than can be written
         return "..."
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base.formatting import text_of
 from foundry_fastlog.reading.absent_rings import list_in_memory
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.start_entries import read_ends, read_entry
@@ -98,8 +99,8 @@ def report_starts(
             StartReport(
                 number,
                 _state(outcomes.get(number, set()), worst, known=bool(entry)),
-                _text(entry.get("started")),
-                max((_text(end.get("ended")) for end in ends.values()), default=""),
+                text_of(entry.get("started")),
+                max((text_of(end.get("ended")) for end in ends.values()), default=""),
                 _error(worst),
                 *_cost(ends),
                 entry["config"] if isinstance(entry.get("config"), dict) else {},
@@ -114,14 +115,14 @@ def _state(outcomes: set[str], worst: Mapping[str, Any], *, known: bool) -> str:
     if "live" in outcomes:
         return "running"
     if worst:
-        return _text(worst.get("how")) or "closed"
+        return text_of(worst.get("how")) or "closed"
     return "killed" if known and "elsewhere" not in outcomes else "unknown"
 
 
 def _error(end: Mapping[str, Any]) -> str:
     if end.get("how") == "signal":
-        return _text(end.get("signal"))
-    kind, message = _text(end.get("error_type")), _text(end.get("error_message"))
+        return text_of(end.get("signal"))
+    kind, message = text_of(end.get("error_type")), text_of(end.get("error_message"))
     return f"{kind}: {message}" if message else kind
 
 
@@ -148,7 +149,3 @@ def _former_entry(info: Mapping[str, Any], writers: Iterable[Writer]) -> dict[st
         if start in starts:
             return dict(attempt)
     return {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

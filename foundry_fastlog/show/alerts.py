@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from foundry_fastlog.base.formatting import format_value, printable
+from foundry_fastlog.base.formatting import format_moment, format_value, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +20,7 @@ __all__ = ["render_alert"]
 
 def render_alert(alert: Alert, console: Console) -> None:
     """Show an alert."""
-    moment = printable(alert.timestamp[:19]).replace("T", " ") + "Z"
-    text = Text(f"{moment} ", "dim").append(f"{alert.kind} ", "bold red")
+    text = Text(f"{format_moment(alert.timestamp)} ", "dim").append(f"{alert.kind} ", "bold red")
     console.print(text.append(alert.message), soft_wrap=True)
     if not alert.led_there:
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from foundry_fastlog.base.formatting import printable
+from foundry_fastlog.base.formatting import format_moment, printable
 from foundry_fastlog.show.tables import MOST, show_rest
 
 if TYPE_CHECKING:  # the caller passes in the objects
@@ -45,9 +45,9 @@ def _one(group: ErrorGroup, console: Console) -> None:
     message = group.message.removeprefix(f"{group.error_type}: ")
     text.append(f": {printable(message, 300)}")
     console.print(text)
-    when = _moment(group.first)
+    when = format_moment(group.first)
     if group.count > 1:
-        when = f"{when} to {_moment(group.last)}"
+        when = f"{when} to {format_moment(group.last)}"
     steps = ""
     if group.first_step is not None:
         one = group.first_step == group.last_step
@@ -61,10 +61,6 @@ def _one(group: ErrorGroup, console: Console) -> None:
 
 def _steps(group: ErrorGroup) -> str:
     return f", steps {group.first_step:,} to {group.last_step:,}"
-
-
-def _moment(timestamp: str) -> str:
-    return printable(timestamp[:19].replace("T", " ")) + "Z"
 
 
 def _traceback(text: str, console: Console, most: int) -> None:

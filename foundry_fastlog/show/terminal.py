@@ -13,6 +13,7 @@ from rich.text import Text
 
 from foundry_fastlog.base.formatting import (
     format_bytes,
+    format_moment,
     format_seconds,
     format_value,
     printable,
@@ -293,7 +294,7 @@ def _render_starts(summary: Summary, console: Console) -> None:
     for start in _first(summary.starts):
         state = _state(start, 80)
         ranks = ", ".join(map(str, start.ranks[:8])) + (", ..." if len(start.ranks) > 8 else "")
-        _row(table, str(start.number), _moment(start.started) or "-", state, ranks or "-")
+        _row(table, str(start.number), format_moment(start.started) or "-", state, ranks or "-")
     _show(table, console)
     _rest(len(summary.starts), console)
 
@@ -313,7 +314,7 @@ def _render_attempts(summary: Summary, console: Console) -> None:
             str(attempt.attempt),
             steps,
             f"{sum(attempt.lines.values()):,}",
-            _moment(attempt.first) or "-",
+            format_moment(attempt.first) or "-",
             format_seconds(attempt.wall_s),
         )
     _show(table, console)
@@ -410,11 +411,6 @@ def render_rings(reports: list[RingReport], root: Path, console: Console) -> Non
     looked = any(report.outcome in ("recoverable", "damaged") for report in reports)
     verb = "would be written" if looked and lines else "written"
     console.print(f"{plural(len(reports), 'ring')}, {plural(lines, 'line')} {verb}")
-
-
-def _moment(timestamp: str) -> str:
-    """Return a timestamp's date and time, in UTC."""
-    return printable(timestamp[:19].replace("T", " ")) + "Z" if timestamp else ""
 
 
 def _first(items: list[Any]) -> Iterable[Any]:

@@ -125,6 +125,16 @@ def test_many_errors_within_a_minute(tmp_path: Path) -> None:
     assert told(tmp_path, WatchRules(errors_per_minute=None, stall_s=None, disk_free=None)) == []
 
 
+def test_a_time_that_is_none_does_not_end_a_watch(tmp_path: Path) -> None:
+    """Of a line that no recorder writes."""
+    writer = OracleWriter(tmp_path)
+    line = '"seq":0,"level":"ERROR","logger":"","message":"bad","context":{}'
+    writer.torn("errors", f'{{"timestamp":"soon",{line}}}\n'.encode())
+    writer.torn("metrics", b'{"timestamp":"soon","seq":0,"step":0,"metrics":{"loss":1.0}}\n')
+    assert told(tmp_path) == []
+    assert RunWatch(tmp_path, QUIET).look() == []
+
+
 def test_messages_of_level_error_are_errors(tmp_path: Path) -> None:
     """One with an exception is in two streams, and one error."""
     writer = OracleWriter(tmp_path)
@@ -207,20 +217,13 @@ def test_a_live_run_that_makes_no_progress(
         clock(61)
         assert [one.kind for one in watch.look()] == ["stalled"]
         # Who looks for the first time sees by the lines that it has been idle.
-        monkeypatch.setattr(watching, "datetime", _Later)
+        now = time.time
+        monkeypatch.setattr(watching.time, "time", lambda: now() + 3600)
         assert [one.kind for one in RunWatch(tmp_path, rules).look()] == ["stalled"]
     clock(1000)
     watch = RunWatch(tmp_path, rules)
     assert watch.look() == []
     assert watch.ended
-
-
-class _Later(watching.datetime):
-    """An hour from now."""
-
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return super().now(tz) + (super().now(tz) - super().fromtimestamp(time.time() - 3600, tz))
 
 
 def test_a_disk_that_fills(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -1,5 +1,6 @@
 // What a chart says of the point under the pointer: the runs by value, in a box beside the point.
 
+import { lowerBound } from "./curve.js";
 import { clear, h, swatch } from "./dom.js";
 import { count, full, moment, duration } from "./format.js";
 
@@ -13,9 +14,9 @@ export function nearest(view, u, left, top) {
   if (!xs.length) return null;
   const [near, far] = [u.posToVal(left - REACH, "x"), u.posToVal(left + REACH, "x")];
   const centre = u.posToVal(left, "x");
-  let from = bound(xs, near);
-  let to = bound(xs, far);
-  const middle = bound(xs, centre);
+  let from = lowerBound(xs, near);
+  let to = lowerBound(xs, far);
+  const middle = lowerBound(xs, centre);
   from = Math.max(0, Math.min(from, middle) - 1);
   to = Math.min(xs.length, Math.max(to, middle) + 1);
   let best = null;
@@ -35,17 +36,6 @@ export function nearest(view, u, left, top) {
   const edge = u.bbox.width / devicePixelRatio;
   const at = best && u.valToPos(best.x, "x");
   return best && at >= -REACH && at <= edge + REACH ? best : null;
-}
-
-function bound(xs, value) {
-  let low = 0;
-  let high = xs.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (xs[middle] < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 // A NaN or infinity whose mark is under the pointer.
