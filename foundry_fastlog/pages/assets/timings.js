@@ -5,7 +5,6 @@ import { count, duration, percent } from "./format.js";
 import { Table } from "./table.js";
 import { scroll } from "./values.js";
 
-const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c00", "#999999"];
 const STRAGGLES = 0.1; // a rank that is slower than the median by more
 const ROW = 30; // pixels of a level of the icicle
 
@@ -23,7 +22,7 @@ export class TimingsTab {
       return clear(this.element, h("p.empty", {}, how));
     }
     const tree = treeOf(run.timings);
-    const colours = coloursOf(tree);
+    const colours = coloursOf(tree, this.page.data.colours);
     const rows = run.timings.filter((row) => row.name.toLowerCase().includes(asked));
     clear(
       this.element,
@@ -101,12 +100,12 @@ function each(nodes, act) {
 }
 
 // What is below the blocks of a step has colours of its own; what is in between is grey.
-function coloursOf(tree) {
+function coloursOf(tree, palette) {
   const found = new Map();
   let next = 0;
   const top = tree.length === 1 || tree[0].children.length ? tree.flatMap((node) => (node.children.length ? node.children : [node])) : tree;
   for (const node of top) {
-    const colour = COLOURS[next++ % COLOURS.length];
+    const colour = palette[next++ % palette.length];
     each([node], (one) => found.set(one.name, colour));
   }
   return found;
