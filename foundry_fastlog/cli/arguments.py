@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from foundry_fastlog.base.formatting import printable
@@ -9,7 +12,17 @@ from foundry_fastlog.cli.terminal import fail
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 
-__all__ = ["number_of", "starts_of", "steps_of"]
+__all__ = ["AsJson", "RunPath", "StartsChoice", "number_of", "starts_of", "steps_of"]
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
+StartsChoice = Annotated[
+    str,
+    typer.Option(
+        metavar="latest|all|N",
+        help="If a later start recorded a step again: read what counts, everything, or one start.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def number_of(text: str) -> int | None:

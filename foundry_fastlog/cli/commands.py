@@ -27,7 +27,7 @@ from foundry_fastlog.cli import (
     ui,
     watch,
 )
-from foundry_fastlog.cli.arguments import number_of, starts_of
+from foundry_fastlog.cli.arguments import RunPath, StartsChoice, number_of, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail
 from foundry_fastlog.export.jsonl import ExportError, export_run
@@ -63,16 +63,6 @@ class TagChoice(str, Enum):
     auto = "auto"
     always = "always"
     never = "never"
-
-
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
-Starts = Annotated[
-    str,
-    typer.Option(
-        metavar="latest|all|N",
-        help="If a later start recorded a step again: read what counts, everything, or one start.",
-    ),
-]
 
 
 #: Formats of frames, which nobody wants to contain JSON Lines.
@@ -160,7 +150,7 @@ def export(
             "Default: all.",
         ),
     ] = None,
-    starts: Starts = "latest",
+    starts: StartsChoice = "latest",
     tag: Annotated[
         TagChoice,
         typer.Option(
@@ -216,7 +206,7 @@ def trace(
             help="File to write, compressed if it ends in .gz; - for standard output.",
         ),
     ],
-    starts: Starts = "latest",
+    starts: StartsChoice = "latest",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Export the timings as a trace for Perfetto or chrome://tracing."""

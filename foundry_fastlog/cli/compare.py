@@ -9,7 +9,7 @@ import typer
 
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.base.formatting import write_json
-from foundry_fastlog.cli.arguments import starts_of
+from foundry_fastlog.cli.arguments import AsJson, StartsChoice, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.reading.run import read_run
@@ -39,14 +39,11 @@ def compare(
         list[str] | None,
         typer.Option("--max", metavar="PATTERN", help="Metrics of which more is better."),
     ] = None,
-    starts: Annotated[
-        str,
-        typer.Option(metavar="latest|all|N", help="Values that count, all, or of one start."),
-    ] = "latest",
+    starts: StartsChoice = "latest",
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 1 if a value or a step differs.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs: settings, code, metrics, timings, and the first step at which they differ.
 

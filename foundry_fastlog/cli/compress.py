@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from foundry_fastlog.base.formatting import format_bytes, printable
+from foundry_fastlog.cli.arguments import RunPath
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful
 
@@ -31,7 +31,7 @@ class Format(str, Enum):
 
 @graceful
 def compress(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")],
+    path: RunPath,
     *,
     form: Annotated[
         Format, typer.Option("--format", help="zstd, which is faster, or gzip.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,7 @@ from rich.text import Text
 from foundry_fastlog.base.arguments import bounds_of, known_level, moment
 from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.base.patterns import compile_pattern
-from foundry_fastlog.cli.arguments import starts_of, steps_of
+from foundry_fastlog.cli.arguments import AsJson, RunPath, StartsChoice, starts_of, steps_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, tell, to_json
 from foundry_fastlog.reading.run import Run, read_run
@@ -35,12 +34,7 @@ ERRORS_EPILOG = (
     "**Exit codes:** 0 shown, 1 a file or ring cannot be read, 2 no run or a wrong option."
 )
 
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
-StartsOption = Annotated[
-    str, typer.Option("--starts", metavar="latest|all|N", help="Of all starts, or of one.")
-]
 Rank = Annotated[int | None, typer.Option(min=0, help="Only this rank.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @graceful
@@ -83,7 +77,7 @@ def logs(
         typer.Option("--tail", "-n", min=0, help="Only the last so many; 0 for all."),
     ] = None,
     rank: Rank = None,
-    starts: StartsOption = "latest",
+    starts: StartsChoice = "latest",
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are.")] = False,
 ) -> None:
     """Show the messages and errors of a run, filtered.
@@ -123,7 +117,7 @@ def errors(
         typer.Option("--limit", "-n", min=0, help="At most so many kinds; 0: all, unabridged."),
     ] = None,
     rank: Rank = None,
-    starts: StartsOption = "latest",
+    starts: StartsChoice = "latest",
     as_json: AsJson = False,
 ) -> None:
     """Show the errors of a run: equal ones together, how often, when, where, and a traceback."""

@@ -10,6 +10,7 @@ import orjson
 import typer
 
 from foundry_fastlog.base.formatting import write_json
+from foundry_fastlog.cli.arguments import AsJson
 from foundry_fastlog.cli.terminal import Console, fail, graceful
 
 __all__ = ["EPILOG", "migrate"]
@@ -64,7 +65,7 @@ def migrate(
             "the logger; never."
         ),
     ] = "main",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List print() and tqdm.write() calls as structured log calls, and convert them.
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.base.formatting import printable, write_json
-from foundry_fastlog.cli.arguments import starts_of, steps_of
+from foundry_fastlog.cli.arguments import AsJson, StartsChoice, starts_of, steps_of
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.export.jsonl import ExportError
 from foundry_fastlog.reading.counting import Starts
@@ -74,15 +74,12 @@ def plot(
         bool,
         typer.Option("--checkpoints", help="Mark checkpoints: blocks timed under such a name."),
     ] = False,
-    starts: Annotated[
-        str,
-        typer.Option(metavar="latest|all|N", help="Values that count, all, or of one start."),
-    ] = "latest",
+    starts: StartsChoice = "latest",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Write .png, .svg, .pdf or .html."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw metrics of one or several runs, in the terminal or into a file.
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry_fastlog.base.formatting import write_json
-from foundry_fastlog.cli.arguments import starts_of
+from foundry_fastlog.cli.arguments import StartsChoice, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail
 from foundry_fastlog.reading.run import Run, read_run
@@ -55,9 +55,7 @@ def query(
         int | None,
         typer.Option("--limit", "-n", min=0, help="At most so many rows of a table; 0 for all."),
     ] = None,
-    starts: Annotated[
-        str, typer.Option(metavar="latest|all|N", help="What counts, everything, or one start.")
-    ] = "latest",
+    starts: StartsChoice = "latest",
     as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:

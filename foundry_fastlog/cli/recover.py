@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from foundry_fastlog.base.formatting import printable, write_json
+from foundry_fastlog.cli.arguments import AsJson
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 
@@ -32,7 +33,7 @@ def recover(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Report what would be done; change nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write what killed processes left in their ring files to the files of their runs.
 

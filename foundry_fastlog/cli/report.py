@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from foundry_fastlog.base.formatting import format_bytes, printable, write_json
-from foundry_fastlog.cli.arguments import starts_of
+from foundry_fastlog.cli.arguments import AsJson, StartsChoice, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.export.jsonl import ExportError
@@ -39,13 +39,7 @@ def report(
         list[str] | None,
         typer.Option("--metric", "-m", metavar="PATTERN", help="Only metrics that fit: 'val_*'."),
     ] = None,
-    starts: Annotated[
-        str,
-        typer.Option(
-            metavar="latest|all|N",
-            help="If a later start recorded a step again: show what counts, all, or one start.",
-        ),
-    ] = "latest",
+    starts: StartsChoice = "latest",
     title: Annotated[str | None, typer.Option(help="The page's title.")] = None,
     size: Annotated[
         float, typer.Option(min=0.1, metavar="MB", help="About how large the curves may be.")
@@ -54,7 +48,7 @@ def report(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing file that is not a report.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write one page that shows runs: curves, timings, errors, messages, configuration.
 

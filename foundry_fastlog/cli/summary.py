@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from foundry_fastlog.base.formatting import printable, write_json
-from foundry_fastlog.cli.arguments import starts_of
+from foundry_fastlog.cli.arguments import AsJson, StartsChoice, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.reading.run import read_run
@@ -42,15 +42,8 @@ def summary(
     ] = None,
     rank: Annotated[int | None, typer.Option(min=0, help="Only what this rank recorded.")] = None,
     ranks: Annotated[bool, typer.Option("--ranks", help="The ranks side by side.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-    starts: Annotated[
-        str,
-        typer.Option(
-            metavar="latest|all|N",
-            help="If a later start recorded a step again: read what counts, everything, or one "
-            "start.",
-        ),
-    ] = "latest",
+    as_json: AsJson = False,
+    starts: StartsChoice = "latest",
 ) -> None:
     """Show a run: metrics with a loss curve, timings, errors, and whether it is complete.
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from foundry_fastlog.analysis.alerts import Alert, WatchRules
 from foundry_fastlog.base.formatting import printable, write_json
+from foundry_fastlog.cli.arguments import RunPath
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail
 
@@ -32,7 +33,7 @@ _TOLD_S = 30
 
 @graceful
 def watch(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")],
+    path: RunPath,
     *,
     spike: Annotated[
         list[str] | None,
