@@ -6,10 +6,13 @@ Writes results/pages.json and its table. What a browser shows is compared with w
 from __future__ import annotations
 
 import argparse
+import http.client
+import itertools
 import math
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
 
 from benchmarks.machine import ROOT
 from benchmarks.quiet import Patience
@@ -35,6 +41,8 @@ CHART = (
 )
 HZ = 100
 """Records a second of the run that is followed."""
+MANY_CLIENTS = 20
+MANY_CHARTS = 50
 
 
 def record(path: Path, steps: int) -> None:
@@ -180,6 +188,101 @@ def measure_live(folder: Path, steps: int, seconds: float, patience: Patience) -
     return result
 
 
+def follow_many(address: str, run: str, count: int) -> list[socket.socket]:
+    """Let clients without a browser follow all curves of a run; return their streams."""
+    where = urlsplit(address)
+    cookie = f"foundry-fastlog-{where.port}={parse_qs(where.query)['token'][0]}"
+    names = [f"m{n}" for n in range(METRICS)]
+    streams = []
+    for number in range(count):
+        stream = socket.create_connection(("127.0.0.1", where.port or 0), timeout=60)
+        head = f"GET /api/events?client={number} HTTP/1.1\r\nHost: {where.netloc}\r\n"
+        stream.sendall(f"{head}Cookie: {cookie}\r\n\r\n".encode())
+        head_and_hello = b""
+        while not head_and_hello.endswith(b"{}\n\n"):
+            head_and_hello += stream.recv(1)
+        streams.append(stream)
+        body = orjson.dumps({"client": str(number), "runs": {run: names}})
+        asked = http.client.HTTPConnection(where.netloc, timeout=60)
+        asked.request("POST", "/api/follow", body, {"Cookie": cookie})
+        assert asked.getresponse().status == 200
+    return streams
+
+
+def heard_of(stream: socket.socket, step: int) -> int:
+    """Read a stream of events until a step is told; return how many bytes were told before."""
+    told = b""
+    while f"{step}]".encode() not in told[-4000:] and f"[{step},".encode() not in told[-4000:]:
+        part = stream.recv(1 << 16)
+        assert part, "the stream has ended"
+        told += part
+    return len(told)
+
+
+def measure_many(folder: Path, seconds: float) -> dict[str, Any]:
+    """Let many clients follow a run that is being recorded."""
+    with (
+        serving(folder) as (address, pid),
+        Recorder(folder / "many", flush_interval_s=0.1) as recorder,
+    ):
+        recorder.record_dict(0, {f"m{n}": 0.0 for n in range(METRICS)})
+        recorder.flush()
+        streams = follow_many(address, "many", MANY_CLIENTS)
+        before, begun, step = cpu_seconds(pid), time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            step += 1
+            recorder.record_dict(step, {f"m{n}": math.sin(step / 50 + n) for n in range(METRICS)})
+            time.sleep(1 / HZ)
+        used = (cpu_seconds(pid) - before) / (time.perf_counter() - begun)
+        recorder.flush()
+        sizes = {heard_of(stream, step) for stream in streams}
+        assert max(sizes) > 0
+        for stream in streams:
+            stream.close()
+    return {"clients": MANY_CLIENTS, "cpu": used}
+
+
+def measure_frames(folder: Path, seconds: float) -> dict[str, Any]:
+    """Count the frames of a page in which many charts, all of them in view, follow a run."""
+    with (
+        serving(folder) as (address, _),
+        Recorder(folder / "charts", flush_interval_s=0.1) as recorder,
+        Browser(1440, 900) as browser,
+    ):
+        values = [f"m{n}" for n in range(MANY_CHARTS)]
+        for step in range(2000):
+            recorder.record_dict(step, {name: math.sin(step / 50) for name in values})
+        recorder.flush()
+        browser.driver.get(f"{address}#show=charts")
+        browser.resize(1440, 300 * MANY_CHARTS // 3 + 400)
+        browser.wait(f"{CHART} return page?.grid.seen.size === {MANY_CHARTS}", timeout=120)
+        browser.wait(f"{CHART} return page?.followed?.charts?.length === {MANY_CHARTS}", timeout=60)
+        browser.settle()
+        browser.ask(
+            "window.frames_ = [];"
+            "const look = (at) => { window.frames_.push(at); requestAnimationFrame(look); };"
+            "requestAnimationFrame(look);"
+        )
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < seconds:
+            step += 1
+            recorder.record_dict(step, {name: math.sin(step / 50) for name in values})
+            time.sleep(1 / HZ)
+        frames = browser.ask("return window.frames_.splice(0)")
+        recorder.flush()
+        browser.wait(
+            f"{CHART} return [...page.grid.charts.values()].every((one) => "
+            f"one.shown[0].view.steps.last.at(-1) === {step})"
+        )
+    gaps = [(later - earlier) / 1e3 for earlier, later in itertools.pairwise(frames)]
+    return {
+        "charts": MANY_CHARTS,
+        "frames": len(gaps) / (frames[-1] - frames[0]) * 1e3,
+        "gap_p50_s": median(gaps),
+        "gap_p99_s": quantiles(gaps, n=100)[98],
+    }
+
+
 def received(browser: Browser) -> list[int]:
     """Return the bytes of the parts of event streams that have arrived."""
     import json
@@ -197,6 +300,7 @@ def received(browser: Browser) -> list[int]:
 def render(result: dict[str, Any]) -> str:
     """Return the table."""
     report, live = result["report"], result["live"]
+    many, frames = result["many"], result["frames"]
     rows = [
         [
             f"report, {report['steps']:,} steps x {METRICS} metrics: its size",
@@ -230,6 +334,19 @@ def render(result: dict[str, Any]) -> str:
             f"{live['update_bytes']:,.0f} bytes",
             "",
         ],
+        [
+            f"- processor time of the server with {many['clients']} that follow these",
+            f"{many['cpu']:.1%}",
+            "",
+        ],
+        ["- of it for each client", f"{many['cpu'] / many['clients']:.2%}", ""],
+        [
+            f"{frames['charts']} charts in view that follow {HZ} records/s: frames a second",
+            f"{frames['frames']:.0f}",
+            "60",
+        ],
+        ["- between two frames, p50", f"{frames['gap_p50_s'] * 1e3:.0f} ms", ""],
+        ["- between two frames, p99", f"{frames['gap_p99_s'] * 1e3:.0f} ms", ""],
     ]
     return f"{machine(result)} {result['browser']}.\n\n{table(['what', 'median', 'goal'], rows)}"
 
@@ -255,6 +372,10 @@ def main() -> None:
                 recorder.record(0, m0=float(number))
         record(folder / "live" / "run", options.live_steps)
         live = measure_live(folder / "live", options.live_steps, options.seconds, patience)
+        patience.wait()
+        many = measure_many(folder / "live", options.seconds)
+        patience.wait()
+        frames = measure_frames(folder / "live", options.seconds)
     finally:
         shutil.rmtree(folder)
     result = {
@@ -262,6 +383,8 @@ def main() -> None:
         "browser": version.stdout.strip(),
         "report": report,
         "live": live,
+        "many": many,
+        "frames": frames,
     }
     publish("pages", result, render(result))
 

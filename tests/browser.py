@@ -93,6 +93,13 @@ class Browser:
             return self.driver.execute_async_script(script, *arguments)
         return self.driver.execute_script(script, *arguments)
 
+    def type(self, text: str) -> None:
+        """Press keys, whatever has the focus."""
+        from selenium.webdriver import ActionChains
+
+        for key in text:
+            ActionChains(self.driver, duration=0).send_keys(key).perform()
+
     def picture(self, path: Path) -> None:
         """Write what is seen to a PNG file."""
         self.driver.save_screenshot(str(path))

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
     _Array = np.ndarray[Any, Any]
 
-__all__ = ["CurveReader", "Rows", "drawn", "fitting"]
+__all__ = [
+    "CurveReader",
+    "Points",
+    "Rows",
+    "clock_of",
+    "drawn",
+    "epoch_name",
+    "exactly",
+    "fitting",
+    "steps_at",
+    "system_names",
+]
 
 #: Values of a stream that are in memory at a time.
 _MOST_CELLS = 32 << 20
@@ -70,8 +81,7 @@ class CurveReader:
         for begin in range(0, len(names), chunk):
             part = names[begin : begin + chunk]
             # Each line is held against each pattern, so all are better not asked for by name.
-            few = len(part) < _MOST_PATTERNS
-            patterns = [_WILD.sub(r"[\g<0>]", name) for name in part] if few else None
+            patterns = exactly(part) if len(part) < _MOST_PATTERNS else None
             columns = self._run.arrow("metrics", names=patterns, starts=self._starts)
             of_part = Rows(columns)
             for name in part:
@@ -83,9 +93,9 @@ class CurveReader:
         if "system" not in self._run.streams:
             return
         figures = Rows(self._run.arrow("system", starts=self._starts))
-        for name in self._run.names("system"):
+        for shown, name in system_names(self._run).items():
             if (found := figures.of(name)) is not None:
-                entry = self._entry(name, found._replace(steps=self._steps_at(found.times)))
+                entry = self._entry(shown, found._replace(steps=steps_at(found.times, self._main)))
                 yield entry | {"kind": "system"}
 
     def _metric(self, name: str, found: Points) -> Iterator[dict[str, Any]]:
@@ -97,22 +107,9 @@ class CurveReader:
             yield self._entry(name, stepped)
         epochs = found.take(~found.has_step)
         if len(epochs.values):
-            entry = self._entry(
-                f"{name} (epoch)", epochs._replace(steps=self._steps_at(epochs.times))
-            )
+            steps = steps_at(epochs.times, self._main)
+            entry = self._entry(epoch_name(name), epochs._replace(steps=steps))
             yield entry | {"kind": "epoch"}
-
-    def _steps_at(self, times: _Array) -> _Array:
-        """Return the last step before each time; without metrics, milliseconds since the first."""
-        import numpy as np
-
-        if self._main is None:
-            return np.asarray((times - times.min()) // 1000)
-        known, steps = self._main
-        order = np.argsort(known, kind="stable")
-        places = np.searchsorted(known[order], times, side="right") - 1
-        found: _Array = steps[order[np.maximum(places, 0)]]
-        return found
 
     def _entry(self, name: str, points: Points) -> dict[str, Any]:
         entry, arrays, found, finite = drawn(name, points, self._points)
@@ -121,19 +118,65 @@ class CurveReader:
         return {**entry, **place, "values": len(finite.values)}
 
     def _clock(self, found: Buckets, points: Points) -> int:
-        """Return the place of the arrays that tell the time, and the epoch where all have one."""
-        import numpy as np
-
-        ends = found.last_at[-1:] if not found.is_single else found.last_at[:0]
-        places = np.concatenate([found.first_at, ends])
-        arrays = [points.steps[places], np.round(points.times[places] / 1000)]
-        if points.has_epoch.all():
-            arrays.append(points.epochs[places].astype("f8"))
+        """Return the place of the arrays that tell the time."""
+        arrays = clock_of(found, points)
         key = sha256(b"".join(one.tobytes() for one in arrays)).digest()
         if key not in self._clocks:
             self._blobs.append(encode(arrays))
             self._clocks[key] = len(self._blobs) - 1
         return self._clocks[key]
+
+
+def clock_of(found: Buckets, points: Points) -> list[_Array]:
+    """Return steps, milliseconds, and the epochs where all values have one: of each bucket's first.
+
+    Args:
+        found: The buckets.
+        points: The values that are in them.
+    """
+    import numpy as np
+
+    ends = found.last_at[-1:] if not found.is_single else found.last_at[:0]
+    return points.at(np.concatenate([found.first_at, ends])).clock()
+
+
+def epoch_name(name: str) -> str:
+    """Return what a page calls the values of a metric that were recorded of whole epochs."""
+    return f"{name} (epoch)"
+
+
+def system_names(run: Run) -> dict[str, str]:
+    """Return the names of the machine's figures, by what a page calls them beside the metrics."""
+    if "system" not in run.streams:
+        return {}
+    metrics = set(run.names())
+    return {f"{name} (system)" if name in metrics else name: name for name in run.names("system")}
+
+
+def steps_at(times: _Array, known: tuple[_Array, _Array] | None) -> _Array:
+    """Say at which step a run was.
+
+    Args:
+        times: When, in microseconds.
+        known: Times and steps of values; None without metrics.
+
+    Returns:
+        For each time the last step before it; without metrics the milliseconds since the first.
+    """
+    import numpy as np
+
+    if known is None or not len(known[0]):
+        return np.asarray((times - times.min()) // 1000)
+    moments, steps = known
+    order = np.argsort(moments, kind="stable")
+    places = np.searchsorted(moments[order], times, side="right") - 1
+    found: _Array = steps[order[np.maximum(places, 0)]]
+    return found
+
+
+def exactly(names: Iterable[str]) -> list[str]:
+    """Return patterns that fit these names alone."""
+    return [_WILD.sub(r"[\g<0>]", name) for name in names]
 
 
 def fitting(names: Iterable[str], patterns: Iterable[str] | None) -> list[str]:
@@ -169,7 +212,7 @@ def drawn(
     points = points.take(finite)
     if (np.diff(points.steps) < 0).any():
         # By step, and of one step in the order of time.
-        points = Points(*(one[np.lexsort((points.times, points.steps))] for one in points))
+        points = points.at(np.lexsort((points.times, points.steps)))
     found = bucket(points.steps, points.values, most)
     entry = {
         "name": name,
@@ -218,6 +261,15 @@ class Points(NamedTuple):
         """Return those that are chosen."""
         return self if chosen.all() else Points(*(one[chosen] for one in self))
 
+    def at(self, places: _Array) -> Points:
+        """Return those at some places."""
+        return Points(*(one[places] for one in self))
+
+    def clock(self) -> list[_Array]:
+        """Return steps, milliseconds since 1970, and the epochs where all have one."""
+        times = self.times // 1000
+        return [self.steps, times, self.epochs.astype("f8")][: 3 if self.has_epoch.all() else 2]
+
 
 class Rows:
     """The rows of a stream, of which each metric takes its own."""
@@ -236,6 +288,20 @@ class Rows:
         values, present = self._column(column)
         found = Points(values.astype("f8"), self._times, *self._places).take(present)
         return found if len(found.values) else None
+
+    def kinds(self) -> set[tuple[str, bool]]:
+        """Return the columns that have numbers, with whether there are rows that have a step."""
+        import numpy as np
+
+        _, has_step, *_ = self._places
+        somewhere = set(np.unique(has_step).tolist())
+        kinds = self._columns.kinds.items()
+        return {(name, one) for name, kind in kinds if kind in _NUMBERS for one in somewhere}
+
+    def moments(self) -> tuple[_Array, _Array]:
+        """Return times and steps of the rows that have a step."""
+        steps, present, *_ = self._places
+        return self._times[present], steps[present]
 
     def _column(self, name: str) -> tuple[_Array, _Array]:
         """Return a column, and in which rows it has a value."""

@@ -28,6 +28,7 @@ _MOST_KEYS = 3000  # of a configuration
 _MOST_TEXT = 2000
 _MOST_PROBLEMS = 100
 _MOST_CHECKS = 500
+_MOST_MARKS = 50  # checkpoints
 _MOST_BLOCKS = 20  # that are shown by rank
 _EPOCH = " (epoch)"
 _SYSTEM = " (system)"
@@ -89,7 +90,7 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
         "messages": messages,
         "config": _flat(config),
         "starts": [_start(report) for report in found.starts],
-        "marks": [*_first_steps(run, found), *errors.pop("marks"), *messages.pop("marks")],
+        "marks": [*_first_steps(run, found), *errors.pop("marks"), *_checkpoints(run, starts)],
         "checks": _checks(found),
         "problems": [printable(str(one), 400) for one in found.problems[:_MOST_PROBLEMS]],
         "more_problems": max(0, len(found.problems) - _MOST_PROBLEMS) + found.problems_omitted,
@@ -97,6 +98,13 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
         "dropped": found.dropped,
         "unread": found.unread,
     }
+
+
+def _checkpoints(run: Run, starts: Starts) -> list[list[Any]]:
+    """Return where the last checkpoints were saved, as ``[step, word]``."""
+    from foundry_fastlog.analysis.checkpoints import saves_of  # loads numpy
+
+    return [[step, "checkpoint"] for step in sorted(saves_of(run, starts))[-_MOST_MARKS:]]
 
 
 def _git(run: Run, starts: Sequence[StartReport]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from itertools import islice
 from typing import Any
@@ -23,7 +22,6 @@ _MOST_MESSAGE = 2000
 _MOST_TEXT = 20_000  # characters of a traceback
 _MOST_FIELDS = 40
 _MOST_MARKS = 50
-_SAVED = re.compile(r"checkpoint", re.IGNORECASE), re.compile(r"sav|writ|stor", re.IGNORECASE)
 
 
 def read_errors(run: Run, starts: Starts) -> dict[str, Any]:
@@ -65,8 +63,8 @@ def read_messages(run: Run, starts: Starts) -> dict[str, Any]:
 
     Returns:
         ``lines`` as ``[time, level, logger, step, message, fields, rank]``: the first 200 and the
-        last 1800; ``total``, how many there are; ``levels``, how many of each level are among the
-        lines; and ``marks``, where a checkpoint was saved, as ``[step, word]``.
+        last 1800; ``total``, how many there are; and ``levels``, how many of each level are among
+        the lines.
     """
     found = (
         (series, line)
@@ -80,7 +78,7 @@ def read_messages(run: Run, starts: Starts) -> dict[str, Any]:
         last.append(one)
         total += 1
     levels: Counter[str] = Counter()
-    lines, marks = [], []
+    lines = []
     for series, line in (*first, *last):
         message, step = text_of(line.get("message")), line.get("step")
         level = text_of(line.get("level"))
@@ -96,13 +94,10 @@ def read_messages(run: Run, starts: Starts) -> dict[str, Any]:
                 series.writer.rank,
             ]
         )
-        if type(step) is int and all(pattern.search(message) for pattern in _SAVED):
-            marks.append([step, "checkpoint"])
     return {
         "lines": lines,
         "total": total,
         "levels": dict(levels.most_common()),
-        "marks": marks[-_MOST_MARKS:],
     }
 
 

@@ -1,4 +1,4 @@
-"""What the live page asks for: the runs, a run's facts, a curve of a window, and what is new.
+"""What the live page asks for: the runs, a run's facts, a curve of a window.
 
 All of it blocks while it reads; `server.py` calls it in threads.
 """
@@ -7,39 +7,44 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.formatting import printable
-from foundry_fastlog.pages.buckets import bucket
-from foundry_fastlog.pages.curves import Rows, drawn
+from foundry_fastlog.pages.curves import (
+    Points,
+    Rows,
+    clock_of,
+    drawn,
+    epoch_name,
+    exactly,
+    steps_at,
+    system_names,
+)
 from foundry_fastlog.pages.encoding import encode
 from foundry_fastlog.pages.facts import describe
-from foundry_fastlog.reading.columns import column_of
-from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.run import Run
-from foundry_fastlog.run.files import RunNotFoundError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from foundry_fastlog.analysis.run_summary import RunSummary
     from foundry_fastlog.analysis.runs import Runs
-    from foundry_fastlog.reading.columns import Columns
     from foundry_fastlog.reading.curves import Curve
 
     _Array = np.ndarray[Any, Any]
 
-__all__ = ["Follower", "LiveRun", "LiveRuns", "rows_of"]
+__all__ = ["LiveRun", "LiveRuns", "rows_of"]
+
+_Kept = TypeVar("_Kept")
 
 _MOST_OPEN = 64
 _MOST_KNOTS = 4000
-_MOST_NEW = 500  # values of a metric in an update; more are sent as buckets
 _NARROW = 1 << 15  # steps; a window of so many is read for all metrics at once
 _KEPT_S = 2.0
-_GONE = (OSError, RunNotFoundError)
+_NO_POINTS = ("f8", "i8", "i8", "?", "f8", "?")
 
 
 def rows_of(runs: Runs) -> dict[str, dict[str, Any]]:
@@ -77,17 +82,34 @@ class LiveRun:
         self.path = path
         self._run = Run(path)
         self._lock = ForkLock()
-        self._window: tuple[tuple[int, int], Rows, float] | None = None
+        self._kept: dict[object, tuple[Any, float]] = {}
+        self._main: str | None = None  # the metric that tells where the run was in time
 
     def names(self) -> dict[str, Any]:
         """Return the names of the curves, which is soon known."""
         run = self._look()
         names = run.names() if "metrics" in run.streams else []
-        return {"curves": [{"name": name} for name in names]}
+        self._main = next(iter(names), None)
+        return {"curves": [*({"name": name} for name in names), *_system_curves(run)]}
 
     def facts(self) -> dict[str, Any]:
-        """Describe the run as it is now."""
-        return describe(self._look(), "latest")
+        """Describe the run as it is now, with those of its curves that have numbers."""
+        run = self._look()
+        found = describe(run, "latest")
+        counts = {
+            row["name"]: row["count"]
+            for row in found["metrics"]
+            if row["min"] is not None or row["bad"]
+        }
+        names = run.names() if "metrics" in run.streams else []
+        stepped = [name for name in names if name in counts]
+        epochs = [name for name in names if epoch_name(name) in counts.keys() - set(names)]
+        if stepped:
+            self._main = max(stepped, key=lambda name: counts[name])
+        curves: list[dict[str, str]] = [{"name": name} for name in stepped]
+        curves += [{"name": epoch_name(name), "kind": "epoch", "of": name} for name in epochs]
+        curves += [one for one in _system_curves(run) if f"{one['of']} (system)" in counts]
+        return {**found, "curves": curves}
 
     def _look(self) -> Run:
         """Open the run anew; what curves are drawn of is kept, unless it has another start."""
@@ -96,8 +118,20 @@ class LiveRun:
             self._run = run if run.starts != self._run.starts else self._run
         return run
 
-    def curve(self, name: str, points: int, steps: tuple[int, int] | None) -> dict[str, Any]:
-        """Return a curve, or a window of it: out of the pyramid, or of narrow ones the values."""
+    def curve(
+        self, name: str, points: int, steps: tuple[int, int] | None, kind: str = ""
+    ) -> dict[str, Any]:
+        """Return a curve, or a window of it: out of the pyramid, or of narrow ones the values.
+
+        Args:
+            name: Of the metric, or the figure of the machine.
+            points: How many buckets there may be.
+            steps: The first and the last step; None for all.
+            kind: ``epoch``: the values of whole epochs; ``system``: a figure of the machine. These
+                are drawn at the steps where the run was then, and have a clock of their own.
+        """
+        if kind:
+            return self._timed(name, points, steps, kind)
         if steps is not None and steps[1] - steps[0] <= _NARROW:
             found = self._narrow(steps).of(name)
             if found is not None:
@@ -107,30 +141,76 @@ class LiveRun:
             curve = self._run.curve(name, points=points, steps=steps)
         return _drawn(name, curve)
 
-    def _narrow(self, steps: tuple[int, int]) -> Rows:
-        """Read a window, once for all charts that ask for it at about the same time."""
-        with self._lock:
-            window, rows, until = self._window or ((0, 0), None, 0.0)
-            if rows is None or window != steps or time.monotonic() > until:
-                rows = Rows(Run(self.path).arrow("metrics", steps=steps))
-                self._window = steps, rows, time.monotonic() + _KEPT_S
-            return rows
-
-    def clock(self, name: str) -> str:
-        """Return steps and milliseconds of a metric's values, as far apart as a page can hold."""
+    def _timed(
+        self, name: str, points: int, steps: tuple[int, int] | None, kind: str
+    ) -> dict[str, Any]:
+        """Return the curve of what was recorded at times, not at steps."""
         import numpy as np
 
-        metric = Run(self.path).metric(name)
-        steps, times = metric.steps, metric.time.view("i8") // 1000
-        if (np.diff(steps) < 0).any():
-            order = np.argsort(steps, kind="stable")
-            steps, times = steps[order], times[order]
-        places = np.unique(np.linspace(0, max(0, len(steps) - 1), _MOST_KNOTS).astype("i8"))
+        run = Run(self.path)
+        if kind == "system":
+            rows = self._keep("system", lambda: Rows(run.arrow("system")))
+        else:
+            rows = Rows(run.arrow("metrics", names=exactly([name])))
+        found = rows.of(name) or Points(*(np.empty(0, one) for one in _NO_POINTS))
+        if kind == "epoch":
+            found = found.take(~found.has_step)
+        until = int(found.times.max(initial=0)) // 1000
+        found = found._replace(steps=steps_at(found.times, self._known(run)))
+        if steps is not None:
+            found = found.take((found.steps >= steps[0]) & (found.steps <= steps[1]))
+        entry, arrays, buckets, finite = drawn(name, found, max(2, points // 4))
+        clock = encode(clock_of(buckets, finite))
+        return {**entry, "arrays": encode(arrays), "clock": clock, "until": until, "kind": kind}
+
+    def _narrow(self, steps: tuple[int, int]) -> Rows:
+        """Read a window, once for all charts that ask for it at about the same time."""
+        return self._keep(steps, lambda: Rows(Run(self.path).arrow("metrics", steps=steps)))
+
+    def _known(self, run: Run) -> tuple[_Array, _Array] | None:
+        """Return times and steps of the main metric's values."""
+        name = self._main or next(iter(run.names() if "metrics" in run.streams else ()), None)
+        if name is None:
+            return None
+        metric = self._keep("main", lambda: run.metric(name))
+        return metric.time.view("i8"), metric.steps
+
+    def _keep(self, key: object, read: Callable[[], _Kept]) -> _Kept:
+        """Read something, unless that was done just now."""
+        with self._lock:
+            now = time.monotonic()
+            self._kept = {one: kept for one, kept in self._kept.items() if kept[1] > now}
+            if key not in self._kept:
+                found = read()
+                self._kept[key] = found, time.monotonic() + _KEPT_S
+            kept: _Kept = self._kept[key][0]
+            return kept
+
+    def clock(self, name: str) -> str:
+        """Return steps, milliseconds and epochs of a metric's values, as many as a page can hold.
+
+        Epochs are left out where a value has none.
+        """
+        import numpy as np
+
+        found = Rows(Run(self.path).arrow("metrics", names=exactly([name]))).of(name)
+        if found is None:
+            return encode([np.empty(0), np.empty(0)])
+        found = found.take(found.has_step)
+        if (np.diff(found.steps) < 0).any():
+            found = found.at(np.argsort(found.steps, kind="stable"))
+        times = found.times // 1000
+        places = np.unique(np.linspace(0, max(0, len(times) - 1), _MOST_KNOTS).astype("i8"))
         # On both sides of the longest pauses, too: between knots the page interpolates.
         pauses = np.argsort(np.diff(times))[-_MOST_KNOTS // 4 :] if len(times) > 1 else places[:0]
-        places = np.unique(np.concatenate([places, pauses, pauses + 1]))[: len(steps) * 2]
-        places = places[places < len(steps)]
-        return encode([steps[places], times[places]])
+        places = np.unique(np.concatenate([places, pauses, pauses + 1]))
+        return encode(found.at(places[places < len(times)]).clock())
+
+
+def _system_curves(run: Run) -> list[dict[str, str]]:
+    return [
+        {"name": shown, "kind": "system", "of": name} for shown, name in system_names(run).items()
+    ]
 
 
 class LiveRuns:
@@ -159,76 +239,6 @@ class LiveRuns:
         """Open a run anew the next time: its directory may have been replaced."""
         with self._lock:
             self._open.pop(path, None)
-
-
-class Follower:
-    """What is new of a run, from now on. For one thread at a time.
-
-    Args:
-        path: The run's directory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._cursor = Cursor(path, ["metrics", "errors", "log"])
-        self._cursor.last(0)
-
-    def poll(self, names: Collection[str]) -> dict[str, Any]:
-        """Return what is new.
-
-        Args:
-            names: The metrics whose values are wanted.
-
-        Returns:
-            ``at``: lists of steps and of milliseconds; ``values``: by metric the place of its two
-            in ``at``, and its values; ``said``: there are messages or errors; ``anew``: curves must
-            be read again; ``gone``. Empty if nothing is new.
-        """
-        try:
-            polled = self._cursor.poll()
-        except _GONE:
-            return {"gone": True}
-        if not (polled.series or polled.anew or polled.starts or polled.rewinds):
-            return {}
-        columns = polled.columns
-        at, values = _values(columns["metrics"], names) if "metrics" in columns else ([], {})
-        return {
-            "at": at,
-            "values": values,
-            "said": "log" in columns or "errors" in columns,
-            "anew": bool(polled.anew or polled.starts or polled.rewinds or polled.more),
-        }
-
-
-def _values(
-    columns: Columns, names: Iterable[str]
-) -> tuple[list[list[list[int]]], dict[str, list[Any]]]:
-    """Return the new values of metrics; those that were recorded together share steps and times."""
-    import numpy as np
-
-    places: dict[bytes, int] = {}
-    shared: list[list[list[int]]] = []
-    found: dict[str, list[Any]] = {}
-    for name in names:
-        if columns.kinds.get(column_of(name)) not in ("int64", "float64", "bool"):
-            continue
-        metric = columns.metric(name)
-        steps, values = metric.steps, metric.values.astype("f8")
-        times = metric.time.view("i8") // 1000
-        if len(steps) > _MOST_NEW:  # few of many, each extreme among them
-            order = np.argsort(steps, kind="stable")
-            steps, values, times = steps[order], values[order], times[order]
-            finite = np.flatnonzero(np.isfinite(values))
-            few = bucket(steps[finite], values[finite], _MOST_NEW // 4)
-            ends = [few.first_at, few.last_at, few.low_at, few.high_at]
-            odd = np.flatnonzero(~np.isfinite(values))[:_MOST_NEW]
-            kept = np.union1d(finite[np.unique(np.concatenate(ends))], odd)
-            steps, values, times = steps[kept], values[kept], times[kept]
-        place = places.setdefault(steps.tobytes() + times.tobytes(), len(shared))
-        if place == len(shared):
-            shared.append([steps.tolist(), times.tolist()])
-        said = [value if np.isfinite(value) else str(value) for value in values.tolist()]
-        found[name] = [place, said]
-    return shared, found
 
 
 def _drawn(name: str, curve: Curve) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import orjson
 from foundry_fastlog.analysis.runs import Runs, read_runs
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.pages.bundle import page_of, policy_of
-from foundry_fastlog.pages.live import Follower, LiveRuns, rows_of
+from foundry_fastlog.pages.following import Follower, Wanted
+from foundry_fastlog.pages.live import LiveRuns, rows_of
 from foundry_fastlog.run.files import RunNotFoundError
 from foundry_fastlog.show.palette import COLORS, styles_of
 
@@ -47,7 +48,7 @@ class Client:
     """Who follows runs: what it wants to hear of, and what it has not been told yet."""
 
     def __init__(self) -> None:
-        self.wanted: dict[str, list[str]] = {}
+        self.wanted: dict[str, list[Wanted]] = {}
         self.waiting: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1000)
 
     def tell(self, kind: str, data: object) -> None:
@@ -86,6 +87,7 @@ class LivePage:
         self._runs = LiveRuns()
         self._clients: dict[str, Client] = {}
         self._followers: dict[str, Follower] = {}
+        self._polling = asyncio.Lock()  # what is wanted does not change meanwhile
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -209,8 +211,8 @@ class LivePage:
         steps = None
         if "first" in query:
             steps = int(query["first"]), int(query["last"])
-        run = self._runs.get(self._path(request))
-        return _json(await asyncio.to_thread(run.curve, query["name"], points, steps))
+        run, kind = self._runs.get(self._path(request)), query.get("kind", "")
+        return _json(await asyncio.to_thread(run.curve, query["name"], points, steps, kind))
 
     async def _clock(self, request: Request) -> Response:
         run = self._runs.get(self._path(request))
@@ -250,13 +252,17 @@ class LivePage:
         client = self._clients.get(str(asked["client"]))
         if client is None:
             raise ValueError("no such client: connect to /api/events first")
-        client.wanted = {
-            run: [str(name) for name in names]
-            for run, names in asked["runs"].items()
-            if run in self._rows
-        }
-        for run in client.wanted:
-            await asyncio.to_thread(self._begin, run)
+        async with self._polling:
+            client.wanted = {
+                run: [
+                    Wanted(*map(str, one)) if isinstance(one, list) else Wanted(str(one))
+                    for one in all_of
+                ]
+                for run, all_of in asked["runs"].items()
+                if run in self._rows
+            }
+            for run in client.wanted:
+                await asyncio.to_thread(self._begin, run)
         return _json({})
 
     async def _keep_listing(self) -> None:
@@ -279,19 +285,20 @@ class LivePage:
 
     async def _keep_polling(self) -> None:
         while True:
-            await self._poll_all()
+            async with self._polling:
+                await self._poll_all()
             await asyncio.sleep(_POLL_S)
 
     async def _poll_all(self) -> None:
         """Poll each run that anybody follows, once for all who do."""
-        wanted: dict[str, set[str]] = {}
+        wanted: dict[str, set[Wanted]] = {}
         for client in self._clients.values():
-            for run, names in client.wanted.items():
-                wanted.setdefault(run, set()).update(names)
+            for run, curves in client.wanted.items():
+                wanted.setdefault(run, set()).update(curves)
         for run in self._followers.keys() - wanted.keys():
             self._followers.pop(run, None)
-        for run, all_names in wanted.items():
-            found = await asyncio.to_thread(self._poll, run, all_names)
+        for run, all_of in wanted.items():
+            found = await asyncio.to_thread(self._poll, run, all_of)
             for client in list(self._clients.values()) if found else ():
                 if run in client.wanted:
                     client.tell("news", _own(run, found, client.wanted[run]))
@@ -301,21 +308,22 @@ class LivePage:
             with contextlib.suppress(OSError, RunNotFoundError):  # the next poll says so
                 self._followers[run] = Follower(self.root / run)
 
-    def _poll(self, run: str, names: set[str]) -> dict[str, Any]:
+    def _poll(self, run: str, wanted: set[Wanted]) -> dict[str, Any]:
         """Return what is new of a run; empty if nothing is."""
         self._begin(run)
         follower = self._followers.get(run)
-        found = {"gone": True} if follower is None else follower.poll(names)
+        found = {"gone": True} if follower is None else follower.poll(wanted)
         if "gone" in found:
             self._followers.pop(run, None)
             self._runs.forget(self.root / run)
         return found
 
 
-def _own(run: str, found: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def _own(run: str, found: dict[str, Any], wanted: list[Wanted]) -> dict[str, Any]:
     """Return of what is new what a client asked for."""
-    values = found.get("values", {})
-    return {**found, "run": run, "values": {name: values[name] for name in names if name in values}}
+    known = found.get("values", {})
+    values = {one.name: known[one.name] for one in wanted if one.name in known}
+    return {**found, "run": run, "values": values}
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -120,11 +120,6 @@ def drag(browser: Browser, name: str, first: float, last: float, modifiers: int 
     browser.settle()
 
 
-def keys(browser: Browser, text: str) -> None:
-    for key in text:
-        browser.driver.switch_to.active_element.send_keys(key)
-
-
 def window(browser: Browser, name: str) -> list[float]:
     found: list[float] = browser.ask(f"{CHART} return [u.scales.x.min, u.scales.x.max]", name)
     return found
@@ -237,7 +232,7 @@ def test_runs_are_compared(browser: Browser, pages: Path) -> None:
     )
     text = browser.ask("return document.querySelector('[data-name=loss] .unseen').textContent")
     assert "bad begins with 3, ends with 4" in text
-    keys(browser, "5")
+    browser.type("5")
     rows = each(browser, "main tbody tr", "[one.className, one.innerText]")
     assert [(kind, text.split()) for kind, text in rows] == [
         ("differs", ["lr", "1.0", "3.0"]),
@@ -245,7 +240,7 @@ def test_runs_are_compared(browser: Browser, pages: Path) -> None:
     ]
     browser.ask("document.querySelector('main input').click()")
     assert browser.ask("return document.querySelectorAll('main tbody tr').length") == 1
-    keys(browser, "3")
+    browser.type("3")
     shares = browser.ask("return document.querySelector('.shares').getAttribute('aria-label')")
     assert shares == "forward 25 %, not timed 75 %"
     widths = each(browser, ".block", "[one.firstChild.textContent, one.offsetWidth]")
@@ -274,7 +269,7 @@ def test_messages_are_searched(browser: Browser, pages: Path) -> None:
     errors, messages = browser.ask(shown)
     assert "ValueError" in errors
     assert len(messages.splitlines()) >= 30
-    keys(browser, "/message 2")
+    browser.type("/message 2")
     browser.wait("return document.querySelectorAll('.lines .line').length === 11")
     browser.ask("[...document.querySelectorAll('.choices button')].at(-1).click()")
     assert "WARNING" not in browser.ask(shown)[0]
@@ -291,29 +286,30 @@ def test_messages_are_searched(browser: Browser, pages: Path) -> None:
 
 def test_the_keyboard_does_it_all(browser: Browser, pages: Path) -> None:
     browser.open(pages / "two.html", "zoom=10:20")
-    keys(browser, "z")
+    browser.type("z")
     assert setting(browser, "zoom") == ""
-    keys(browser, "j")
+    browser.type("j")
     assert setting(browser, "run") == "fine"
-    keys(browser, "j ")
+    browser.type("j ")
     assert (setting(browser, "run"), setting(browser, "hide")) == ("bad", "bad")
     browser.settle()
     assert browser.ask(f"{CHART} return chart.shown.length", "loss") == 1
-    keys(browser, " k")
+    browser.type(" k")
     assert (setting(browser, "run"), setting(browser, "hide")) == ("fine", "")
     theme = "return document.documentElement.dataset.theme"
     before = browser.ask(theme)
-    keys(browser, "t")
+    browser.type("t")
     assert {before, browser.ask(theme)} == {"light", "dark"}
-    keys(browser, "t6")
+    browser.type("t6")
     assert setting(browser, "tab") == "about"
-    keys(browser, "?")
+    browser.type("?")
     assert browser.ask("return document.querySelector('dialog').open")
-    keys(browser, "\ue00c")  # escape
-    keys(browser, "1/zero")
+    browser.type("\ue00c")  # escape
+    browser.wait("return !document.querySelector('dialog').open")
+    browser.type("1/zero")
     assert setting(browser, "q") == "zero"
     browser.wait("return document.querySelectorAll('.chart').length === 1")
-    keys(browser, "\ue00cz")
+    browser.type("\ue00cz")
     assert setting(browser, "q") == "zero"  # z was no longer typed
 
 

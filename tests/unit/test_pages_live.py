@@ -13,11 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import ANY, Mock
 from urllib.parse import urlencode
 
 import numpy as np
@@ -29,8 +29,9 @@ from recorded import TAKES_CTRL_C
 
 from foundry_fastlog import Recorder, Run, read_run, read_runs
 from foundry_fastlog.analysis.runs import Runs
-from foundry_fastlog.pages import live, server
-from foundry_fastlog.pages.live import Follower, LiveRun, LiveRuns, rows_of
+from foundry_fastlog.pages import following, live, server
+from foundry_fastlog.pages.following import Follower, Wanted
+from foundry_fastlog.pages.live import LiveRun, LiveRuns, rows_of
 from foundry_fastlog.pages.server import LivePage, listen
 from foundry_fastlog.run.files import RunNotFoundError
 from foundry_fastlog.show.palette import styles_of
@@ -105,7 +106,7 @@ class Served:
             response.close()
             connection.close()
 
-    def follow(self, client: str, **runs: list[str]) -> None:
+    def follow(self, client: str, **runs: Sequence[str | list[str]]) -> None:
         body = json.dumps({"client": client, "runs": runs}).encode()
         assert self.request("/api/follow", body).status == 200
 
@@ -316,6 +317,32 @@ def test_a_run_that_goes_and_one_that_comes_are_told(served: Served, tmp_path: P
                 break
 
 
+def test_what_is_wanted_does_not_change_during_a_look(
+    served: Served, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Or what the look finds would not be told to who has just asked for it."""
+    OracleWriter(tmp_path / "run").fill(range(3))
+    served.get("/api/runs")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def poll(*_: object) -> dict[str, Any]:
+        begun.set()
+        assert go_on.wait(20)
+        return {}
+
+    with served.events("one"), served.events("two"):
+        served.follow("one", run=["loss"])
+        monkeypatch.setattr(Follower, "poll", poll)
+        assert begun.wait(20)
+        thread = threading.Thread(target=served.follow, args=("two",), kwargs={"run": ["loss"]})
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        go_on.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 def test_who_falls_behind_begins_anew() -> None:
     client = server.Client()
     for number in range(1001):
@@ -325,15 +352,16 @@ def test_who_falls_behind_begins_anew() -> None:
 
 
 def test_of_many_new_values_the_extremes_are_told(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(live, "_MOST_NEW", 40)
+    monkeypatch.setattr(following, "_MOST_NEW", 40)
     writer = OracleWriter(tmp_path).fill(range(3))
     follower = Follower(tmp_path)
-    assert follower.poll(["loss"]) == {}
+    loss, twin = Wanted("loss"), Wanted("twin")
+    assert follower.poll([loss]) == {}
     for step in range(3, 1000):
         value = 99.0 if step == 500 else -99.0 if step == 501 else step % 7
         value = math.inf if step == 600 else value
         writer.metrics(step, loss=value, twin=value)
-    found = follower.poll(["loss", "twin"])
+    found = follower.poll([loss, twin])
     place, values = found["values"]["loss"]
     steps, _ = found["at"][place]
     assert found["values"]["twin"] == [place, values]
@@ -344,7 +372,72 @@ def test_of_many_new_values_the_extremes_are_told(tmp_path: Path, monkeypatch: P
     assert values[steps.index(600)] == "inf"
     for step in range(1000, 1100):
         writer.metrics(step, loss=math.nan)
-    assert follower.poll(["loss"])["values"]["loss"][1] == ["nan"] * 40
+    assert follower.poll([loss])["values"]["loss"][1] == ["nan"] * 40
+
+
+def test_system_figures_and_epochs_are_followed(served: Served, tmp_path: Path) -> None:
+    """They stand at the steps where the run was; a name that both have is told apart."""
+    writer = OracleWriter(tmp_path / "run", tick_s=1.0)
+    for step in range(0, 100, 10):
+        writer.metrics(step, step // 50, loss=float(step), cpu=1.0, note="text")
+        writer.system(cpu=step + 0.5, gpu=2.0, host="node")
+    writer.summary(0, loss=-1.0, only=5.0)
+    served.get("/api/runs")
+    names = [curve["name"] for curve in served.get("/api/names", run="run")["curves"]]
+    assert names[-3:] == ["cpu (system)", "gpu", "host"]
+    curves = {curve["name"]: curve for curve in served.get("/api/run", run="run")["curves"]}
+    stepped = ["loss", "cpu"]
+    assert list(curves) == [*stepped, "loss (epoch)", "only (epoch)", "cpu (system)", "gpu"]
+    assert curves["cpu (system)"] == {"name": "cpu (system)", "kind": "system", "of": "cpu"}
+    asked = {"run": "run", "points": 100}
+    found = served.get("/api/curve", name="cpu", kind="system", **asked)
+    tens = list(range(0, 100, 10))
+    assert decode(found["arrays"]) == [tens, [step + 0.5 for step in tens]]
+    steps, times = decode(found["clock"])
+    assert steps == tens
+    assert found["until"] == times[-1]
+    found = served.get("/api/curve", name="cpu", kind="system", first=20, last=45, **asked)
+    assert decode(found["arrays"])[0] == [20, 30, 40]
+    found = served.get("/api/curve", name="loss", kind="epoch", **asked)
+    assert decode(found["arrays"]) == [[90], [-1.0]]
+    assert decode(found["clock"])[2] == [0.0]
+    found = served.get("/api/curve", name="none", kind="epoch", **asked)
+    assert (decode(found["arrays"]), found["last"]) == ([[], []], None)
+    assert (
+        decode(served.get("/api/clock", run="run", name="loss")["arrays"])[2] == [0] * 5 + [1] * 5
+    )
+    with served.events("one") as told:
+        wanted = [["loss (epoch)", "epoch", "loss"], ["cpu (system)", "system", "cpu"], "loss"]
+        served.follow("one", run=wanted)
+        writer.system(cpu=7.0)
+        heard = news(told)
+        assert heard["values"] == {"cpu (system)": [0, [7.0]]}
+        assert heard["at"][0][0] == [90]
+        assert heard["said"]  # a name that it had not heard of
+        writer.metrics(100, 2, loss=3.0)
+        assert news(told)["at"][0] == [[100], ANY, [2.0]]
+        writer.system(cpu=8.0)
+        heard = news(told)
+        assert (heard["at"][0][0], heard["said"]) == ([100], False)
+        writer.summary(1, loss=-2.0)
+        heard = news(told)
+        assert heard["values"] == {"loss (epoch)": [0, [-2.0]]}
+        assert heard["said"]
+        body = b'{"client":"one","runs":{"run":[["a","b","c","d"]]}}'
+        assert served.request("/api/follow", body).status == 400
+    assert Follower(tmp_path / "run").poll([Wanted("loss")]) == {}
+
+
+def test_system_figures_alone_are_read_again(tmp_path: Path) -> None:
+    """Where no metric says at which step a run is, its figures stand at milliseconds."""
+    writer = OracleWriter(tmp_path, tick_s=1.0)
+    writer.system(cpu=1.0)
+    follower = Follower(tmp_path)
+    writer.system(cpu=2.0)
+    found = follower.poll([Wanted("cpu", "system", "cpu")])
+    assert (found["values"], found["anew"]) == ({}, True)
+    run = LiveRun(tmp_path)
+    assert decode(run.curve("cpu", 10, None, "system")["arrays"]) == [[0, 1000], [1.0, 2.0]]
 
 
 def test_clocks_keep_the_longest_pauses(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -482,12 +575,11 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
         browser.wait("return document.querySelector('main').innerText.includes('running')")
         assert browser.complaints() == []
         browser.ask("document.querySelector('.filter').focus()")
-        browser.driver.switch_to.active_element.send_keys("last.loss < 6")
+        browser.type("last.loss < 6")
         browser.wait("return document.querySelectorAll('.runs tbody tr').length === 1")
-        browser.driver.switch_to.active_element.send_keys(" and")
+        browser.type(" and")
         browser.wait("return !document.querySelector('.wrong').hidden")
-        for _ in range(20):
-            browser.driver.switch_to.active_element.send_keys("\b")
+        browser.type("\ue003" * 20)  # backspace
         browser.wait("return document.querySelectorAll('.runs tbody tr').length === 2")
         assert all("400" in one for one in browser.complaints())
         served.page._runs.get = Mock(side_effect=PermissionError(13, "Permission denied"))
@@ -502,3 +594,55 @@ def test_a_browser_follows_a_run(served: Served, tmp_path: Path) -> None:
         OracleWriter(tmp_path / "old").fill(range(10), loss=5.0)
         browser.wait("return document.querySelector('.notice').hidden")
         browser.wait(page + "return !page.runs.find((run) => run.id === 'old').hidden")
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_a_browser_follows_ranks_epochs_and_figures(served: Served, tmp_path: Path) -> None:
+    """What a rank that is behind says of a step widens its band; nothing is read again."""
+    ranks = [OracleWriter(tmp_path / "run", rank=rank, tick_s=0.5) for rank in range(2)]
+    write_run_json(tmp_path / "run", name="run", attempts=1)
+    for step in range(10):
+        for rank, writer in enumerate(ranks):
+            writer.metrics(step, step / 10, loss=1.0 + rank)
+    ranks[0].system(cpu=50.0)
+    with Browser() as browser:
+        browser.driver.get(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
+        page = "const page = document.getElementById('app').page; "
+        chart = page + "const of = (name) => page?.grid.charts.get(name)?.shown[0]?.view; "
+        browser.wait(page + "return page?.followed?.run?.length === 2")
+        browser.settle()
+        browser.wait(page + "return page.runs[0].metrics.length === 2")
+        asked = (
+            "return performance.getEntriesByType('resource')"
+            ".filter(({name}) => name.includes('/api/curve')).length"
+        )
+        before = browser.ask(asked)
+        for step in range(10, 15):
+            ranks[0].metrics(step, step / 10, loss=1.0)
+        ranks[0].system(cpu=70.0)
+        last = (
+            chart
+            + "const view = of(arguments[0]); "
+            + "return view && [view.steps.last, view.y.low, view.y.high].map((one) => one.at(-1))"
+        )
+        browser.until(lambda: browser.ask(last, "loss") == [14, 1, 1])
+        for step in range(10, 14):
+            ranks[1].metrics(step, step / 10, loss=2.0)
+        ranks[1].metrics(14, 1.4, loss=5.0)
+        browser.until(lambda: browser.ask(last, "loss") == [14, 1, 5])
+        assert browser.ask(chart + "return Array.from(of('loss').y.high)") == [2.0] * 14 + [5.0]
+        assert browser.ask(chart + "return Array.from(of('loss').steps.first)") == list(range(15))
+        assert browser.ask(last, "cpu") == [14, 70, 70]
+        assert browser.ask(asked) == before
+        browser.ask(page + "page.settings.set({x: 'epoch'})")
+        browser.settle()
+        found = browser.ask(chart + "return Array.from(of('loss').x.first)")
+        assert found == pytest.approx([step / 10 for step in range(15)])
+        ranks[0].summary(1, loss=-3.0)
+        browser.ask(page + "page.settings.set({x: 'step'})")
+        browser.until(lambda: browser.ask(last, "loss (epoch)") == [14, -3, -3])
+        groups = browser.ask(
+            "return [...document.querySelectorAll('.group')].map((one) => one.innerText)"
+        )
+        assert [group.split()[1] for group in groups] == ["metrics", "epochs", "system"]
+        assert browser.complaints() == []

@@ -300,7 +300,8 @@ export class Chart {
     const visible = seen.some((view) => !view.curve.single && view.mean.length);
     if (this.failed) notes.push(this.failed);
     if (this.shown.length > 1) notes.push(`${this.shown.length} runs`);
-    if (visible && this.page.settings.window) notes.push(`band: ${count(2 ** level)} steps a point`);
+    if (visible && this.page.settings.window)
+      notes.push(level ? `band: ${count(2 ** level)} steps a point` : "band: several values a step");
     const bad = this.shown.reduce((sum, { view }) => sum + view.curve.entry.bad, 0);
     if (bad) notes.push(`${count(bad)} not finite`);
     if (this.logY && this.shown.some(({ view }) => view.y.low.some((value) => value <= 0)))

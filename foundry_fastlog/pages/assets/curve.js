@@ -10,51 +10,74 @@ export class Curve {
     const [steps, first, lastOff, last, lowOff, low, highOff, high, count, mean] = arrays;
     this.entry = entry;
     this.clock = clock;
-    this.length = steps.length;
-    this.single = entry.single;
     const add = (offsets) => offsets.map((offset, i) => steps[i] + offset);
-    this.steps = this.single
-      ? { first: steps, last: steps, low: steps, high: steps }
-      : { first: steps, last: add(lastOff), low: add(lowOff), high: add(highOff) };
-    this.values = this.single
-      ? { first, last: first, low: first, high: first }
-      : { first, last, low, high };
-    this.count = count ?? null; // null: one each
-    this.mean = mean ?? first;
-    this.appended = 0;
-    this.views = new Map();
+    const parts = entry.single
+      ? { steps: { first: steps, last: steps, low: steps, high: steps }, values: { first, last: first, low: first, high: first } }
+      : {
+          steps: { first: steps, last: add(lastOff), low: add(lowOff), high: add(highOff) },
+          values: { first, last, low, high },
+        };
+    this.begun = { ...parts, count: count ?? null, mean: mean ?? first }; // what was fetched
+    this.reach = steps.length ? parts.steps.last[steps.length - 1] : -Infinity;
+    this.tail = new Map(); // step -> its values that came later
+    this.lay();
   }
 
-  // Takes in later values, one a bucket.
-  append(steps, values) {
-    let last = this.length ? this.steps.last[this.length - 1] : -Infinity;
-    const found = [];
+  // Takes in values that were recorded later, of one rank or of several, which are not in step.
+  append(steps, values, times) {
+    const { entry, tail } = this;
+    const isKnown = (i) => (entry.until === undefined ? steps[i] <= this.reach : times[i] <= entry.until);
     for (let i = 0; i < steps.length; i++) {
-      if (steps[i] <= last) continue; // it was in what was fetched
-      last = steps[i];
-      if (Number.isFinite(values[i])) found.push(i);
-      else {
-        this.entry.bad++;
-        if (this.entry.marks.length < MOST_MARKS) this.entry.marks.push([steps[i], String(values[i])]);
+      if (isKnown(i)) continue; // it was in what was fetched
+      const [step, value] = [steps[i], values[i]];
+      const one = tail.get(step);
+      if (!Number.isFinite(value)) {
+        entry.bad++;
+        if (entry.marks.length < MOST_MARKS) entry.marks.push([step, String(value)]);
+      } else if (!one) {
+        tail.set(step, { first: value, last: value, low: value, high: value, count: 1, mean: value });
+      } else {
+        one.last = value;
+        one.low = Math.min(one.low, value);
+        one.high = Math.max(one.high, value);
+        one.count++;
+        one.mean += (value - one.mean) / one.count;
       }
+      if (Number.isFinite(value) && step >= (this.latest ?? -Infinity)) [this.latest, entry.last] = [step, value];
     }
-    const newSteps = found.map((i) => steps[i]);
-    const newValues = found.map((i) => values[i]);
-    const seen = new Map();
-    const extended = (array, more) => {
-      if (!seen.has(array)) seen.set(array, Float64Array.of(...array, ...more));
-      return seen.get(array);
-    };
-    for (const place of PLACES) {
-      this.steps[place] = extended(this.steps[place], newSteps);
-      this.values[place] = extended(this.values[place], newValues);
-    }
-    this.mean = extended(this.mean, newValues);
-    if (this.count) this.count = extended(this.count, newValues.map(() => 1));
-    this.length += found.length;
-    this.appended += found.length;
-    if (found.length) this.entry.last = newValues.at(-1);
+    this.lay();
     this.views.clear();
+  }
+
+  get appended() {
+    return this.tail.size;
+  }
+
+  // What was fetched, and what came later.
+  lay() {
+    const { begun, entry, tail } = this;
+    this.views ??= new Map();
+    const steps = Float64Array.from(tail.keys()).sort();
+    const later = Array.from(steps, (step) => tail.get(step));
+    this.single = entry.single && later.every((one) => one.count === 1);
+    const seen = new Map();
+    const extended = (array, more, key) => {
+      if (!later.length) return array;
+      if (!seen.has(array)) seen.set(array, new Map());
+      const known = seen.get(array);
+      const shared = this.single ? "" : key;
+      if (!known.has(shared)) known.set(shared, joined(array, more()));
+      return known.get(shared);
+    };
+    const values = (key) => () => later.map((one) => one[key]);
+    this.steps = Object.fromEntries(PLACES.map((place) => [place, extended(begun.steps[place], () => steps, "")]));
+    this.values = Object.fromEntries(
+      PLACES.map((place) => [place, extended(begun.values[place], values(place), place)]),
+    );
+    this.mean = extended(begun.mean, values("mean"), "mean");
+    const counts = begun.count ?? (this.single ? null : new Float64Array(begun.mean.length).fill(1));
+    this.count = counts && joined(counts, values("count")()); // null: one each
+    this.length = this.mean.length;
   }
 
   // Milliseconds since 1970 at a step.
@@ -91,6 +114,13 @@ export class Curve {
     const { values: y, steps, count, mean } = this;
     return inOrder({ curve: this, x, y, steps, count, mean, map, smoothed: new Map() });
   }
+}
+
+function joined(array, more) {
+  const found = new Float64Array(array.length + more.length);
+  found.set(array);
+  found.set(more, array.length);
+  return found;
 }
 
 function scaled(times, origin) {

@@ -105,14 +105,15 @@ export class LivePage extends Page {
     this.busy(1);
     try {
       // The names come first: curves need not wait for the rest, which takes seconds of a long run.
-      const { curves } = await ask("/api/names", { run: run.id });
-      const before = [...run.curves.keys()].join("\n");
-      run.curves = new Map(curves.map((entry) => [entry.name, entry]));
-      if ([...run.curves.keys()].join("\n") !== before) this.refreshCharts();
-      await this.drawn();
+      if (!again || !run.curves.size) {
+        const { curves } = await ask("/api/names", { run: run.id });
+        this.draw(run, curves);
+        await this.drawn();
+      }
       const asked = Date.now();
       const facts = await ask("/api/run", { run: run.id });
-      const kept = { name: run.name, id: run.id, style: run.style, hidden: run.hidden, curves };
+      this.draw(run, facts.curves);
+      const kept = { name: run.name, id: run.id, style: run.style, hidden: run.hidden };
       const { dash } = run;
       Object.assign(run, super.prepare({ ...facts, ...kept }), { looked: begun, problem: "", dash });
       run.took = Date.now() - asked;
@@ -127,6 +128,13 @@ export class LivePage extends Page {
     this.grid.repaint(); // starts and errors are marked
     // What is unfolded is being read.
     if (this.settings.get("tab") !== "charts" && !this.panelBox.querySelector("details[open]")) this.show();
+  }
+
+  // Shows the charts of a run's curves, if these are others than before.
+  draw(run, curves) {
+    const before = [...run.curves.keys()].sort().join("\n");
+    run.curves = new Map(curves.map((entry) => [entry.name, entry]));
+    if ([...run.curves.keys()].sort().join("\n") !== before) this.refreshCharts();
   }
 
   // Not more often than the server can bear: of a long run a look takes seconds.
@@ -176,7 +184,7 @@ export class LivePage extends Page {
     this.following = setTimeout(() => {
       const names = [...this.grid.seen].map((chart) => chart.name);
       const runs = {};
-      for (const run of this.runs) if (!run.hidden) runs[run.id] = names.filter((name) => run.curves.has(name));
+      for (const run of this.runs) if (!run.hidden) runs[run.id] = this.wantedOf(run, names);
       const wanted = JSON.stringify(runs);
       if (wanted === this.wanted || this.lost) return;
       this.wanted = wanted;
@@ -186,12 +194,19 @@ export class LivePage extends Page {
     }, 100);
   }
 
+  // The curves of a run among these: a name, or with its kind and what was recorded.
+  wantedOf(run, names) {
+    const known = names.map((name) => run.curves.get(name)).filter((entry) => entry);
+    return known.map(({ name, kind, of }) => (kind ? [name, kind, of] : name));
+  }
+
   // What was recorded between loading a curve and following it is in neither: load it again.
   catchUp(followed) {
     const before = this.followed ?? {};
     this.followed = followed;
     for (const run of this.runs) {
-      const added = (followed[run.id] ?? []).filter((name) => !before[run.id]?.includes(name));
+      const known = new Set(before[run.id]?.map(String));
+      const added = (followed[run.id] ?? []).filter((one) => !known.has(String(one))).map((one) => [one].flat()[0]);
       if (run.state !== "running" || !added.length) continue;
       for (const name of added) this.source.drop(run, name);
       this.grid.visible((chart) => {

@@ -21,11 +21,15 @@ function valueOf(value) {
   return typeof value === "number" ? value : { inf: Infinity, "-inf": -Infinity }[value] ?? NaN;
 }
 
-function extend(clock, steps, times) {
+// A clock has steps and milliseconds, and epochs where all its steps have one.
+function extend(clock, later) {
+  const [steps] = later;
   const last = clock[0].length ? clock[0][clock[0].length - 1] : -Infinity;
-  const later = steps.map((step, i) => i).filter((i) => steps[i] > last);
-  clock[0] = Float64Array.of(...clock[0], ...later.map((i) => steps[i]));
-  clock[1] = Float64Array.of(...clock[1], ...later.map((i) => times[i]));
+  const order = Array.from(steps.keys()).filter((i) => steps[i] > last);
+  order.sort((a, b) => steps[a] - steps[b]);
+  if (!order.length) return;
+  if (clock.length > later.length) clock.pop();
+  for (let k = 0; k < clock.length; k++) clock[k] = Float64Array.of(...clock[k], ...order.map((i) => later[k][i]));
 }
 
 export class LiveSource {
@@ -46,11 +50,12 @@ export class LiveSource {
   }
 
   async read(run, name, window) {
-    const [entry, clock] = await Promise.all([
-      ask("/api/curve", { run: run.id, name, ...window }),
-      this.clock(run, name),
+    const { kind = "", of = name } = run.curves.get(name) ?? {};
+    const [entry, shared] = await Promise.all([
+      ask("/api/curve", { run: run.id, name: of, kind, ...window }),
+      kind ? null : this.clock(run, of),
     ]);
-    return new Curve(entry, await decode(entry.arrays), clock);
+    return new Curve(entry, await decode(entry.arrays), shared ?? (await decode(entry.clock)));
   }
 
   // One for all curves of a run: where its steps were in time.
@@ -82,12 +87,17 @@ export class LiveSource {
     const long = new Set();
     const known = this.curves.get(run.id);
     const clock = await this.clocks.get(run.id)?.catch(() => null);
-    if (clock) for (const [steps, times] of at) extend(clock, steps, times);
+    const told = new Set(); // places that the clock has
     for (const [name, [place, numbers]] of Object.entries(values)) {
-      const [steps] = at[place];
       const curve = await known?.get(name)?.catch(() => null);
+      const own = curve && curve.clock !== clock;
+      if (own) extend(curve.clock, at[place]);
+      else if (clock && !told.has(place)) {
+        told.add(place);
+        extend(clock, at[place]);
+      }
       if (!curve) continue;
-      curve.append(steps, numbers.map(valueOf));
+      curve.append(at[place][0], numbers.map(valueOf), at[place][1]);
       if (curve.appended > MOST_APPENDED && known.delete(name)) long.add(name);
     }
     return long;
