@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.padding import Padding
 from rich.text import Text
 
 from foundry_fastlog.analysis.series import CHECKPOINT, Chart, Series
@@ -60,13 +61,14 @@ def render_charts(
             console.print()
         hidden = _render(chart, console, looks, height, log_x=log_x, log_y=log_y)
         for note in notes_of(chart, hidden=hidden, weight=weight, world=world, ranked=ranked):
-            console.print(Text(f"  {note}", "dim"), soft_wrap=True)
+            console.print(Padding(Text(note, "dim"), (0, 0, 0, 2), expand=False))
     if len(charts) > fit:
         rest = enough((chart.title for chart in charts[fit:]), 8)
         text = (
-            f"\n... and {len(charts) - fit:,} more: {rest}; -m 'PATTERN' chooses, -o FILE draws all"
+            f"... and {len(charts) - fit:,} more: {rest}; -m 'PATTERN' chooses, -o FILE draws all"
         )
-        console.print(Text(text, "dim"), soft_wrap=True)
+        console.print()
+        console.print(Text(text, "dim"))
 
 
 def _render(

@@ -437,7 +437,7 @@ def test_hostile_names_and_many_charts(browser: Browser, tmp_path: Path) -> None
     writer = OracleWriter(tmp_path / "run")
     many = {name: 1.0 for n in range(400) for name in (f"layer.{n}/norm", f"norm/{n}")}
     for step in range(3):
-        writer.metrics_dict(step, {evil: step, **many})
+        writer.metrics_dict(step, {evil: step, " ": 1.0, **many})
     writer.log(evil, context={evil: evil})
     writer.error(evil, ValueError(evil))
     page = tmp_path / "report.html"
@@ -448,6 +448,8 @@ def test_hostile_names_and_many_charts(browser: Browser, tmp_path: Path) -> None
         assert browser.ask("return document.querySelectorAll('img').length") == 0
         assert browser.ask("return document.title").startswith("</script>")
     browser.open(page)
+    titles = "return [...document.querySelectorAll('.chart h3')].map((one) => one.innerText)"
+    assert browser.ask(titles)[:2] == [evil, '" "']
     drawn = "return document.querySelectorAll('canvas').length"
     assert 0 < browser.ask(drawn) < 30
     for _ in range(3):

@@ -193,6 +193,18 @@ def test_the_command_says_what_a_chart_does_not_show(run: Path, command: Command
     assert "step 10 " in command("plot", run, "--starts", "0", "--steps", "10:20").out
 
 
+def test_long_notes_fit_on_the_screen(tmp_path: Path, command: Command) -> None:
+    writer = OracleWriter(tmp_path / "a_run_with_a_name_that_is_rather_long")
+    many = {f"metric_with_a_long_name_{number:02}": 1.0 for number in range(30)}
+    for step in range(0, 9000, 1000):
+        writer.metrics(step, **many)
+        writer.timing("checkpoint", 0.1, step=step)
+    text = command("plot", writer.run, "-m", "metric*", "--checkpoints").out
+    for words in ("name_that_is_rather_long at step 0, 1,000, 2,000", "... and 2", "-o FILE draws"):
+        assert words in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_several_runs_groups_and_metrics(tmp_path: Path, command: Command) -> None:
     runs = [write(tmp_path / f"r{n}", [n + 3.0, math.nan, n + 1.0], val=1.0) for n in range(10)]
     for number, path in enumerate(runs):

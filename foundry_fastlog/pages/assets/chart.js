@@ -3,7 +3,7 @@
 import { axesOf, padded, scalesOf, widened } from "./axes.js";
 import { rangeOf, within } from "./curve.js";
 import { h, token } from "./dom.js";
-import { count, short, unit } from "./format.js";
+import { count, named, short, unit } from "./format.js";
 import { gestures } from "./gestures.js";
 import { markAt, nearest } from "./hover.js";
 import { paintCurve, paintLines, paintMarks } from "./paint.js";
@@ -20,7 +20,7 @@ export class Chart {
     this.name = name;
     this.shown = []; // {run, view} of what is painted
     this.u = null;
-    this.title = h("h3", { title: name }, name);
+    this.title = h("h3", { title: name }, named(name));
     this.note = h("span.note");
     this.value = h("span.value");
     const wide = h(

@@ -79,3 +79,8 @@ export function unit(name) {
   const units = { bytes: "B", percent: "%", pct: "%", gb: "GB", mb: "MB", kb: "kB", w: "W", c: "°C" };
   return units[found[1].toLowerCase()] ?? found[1].toLowerCase();
 }
+
+// A name as it is shown: one that is blank would be a gap.
+export function named(name) {
+  return name.trim() ? name : JSON.stringify(name);
+}

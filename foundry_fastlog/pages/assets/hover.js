@@ -2,7 +2,7 @@
 
 import { lowerBound } from "./curve.js";
 import { clear, h, swatch } from "./dom.js";
-import { count, full, moment, duration } from "./format.js";
+import { count, duration, full, moment, named } from "./format.js";
 
 const REACH = 6; // pixels
 const MOST_ROWS = 14;
@@ -72,7 +72,7 @@ export class Hover {
     const more = rows.length - shown.length;
     clear(
       this.box,
-      h("div.hover-name", {}, name),
+      h("div.hover-name", {}, named(name)),
       h("table", {}, h("tbody", {}, shown.map((row) => this.row(row, axis)))),
       more > 0 ? [h("div.quiet", {}, `${more} more runs`)] : [],
     );

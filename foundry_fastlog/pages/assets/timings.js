@@ -1,7 +1,7 @@
 // Where the time went: a bar of shares, nested blocks as an icicle, and a table.
 
 import { clear, h } from "./dom.js";
-import { count, duration, percent } from "./format.js";
+import { count, duration, named, percent } from "./format.js";
 import { Table } from "./table.js";
 import { scroll } from "./values.js";
 
@@ -52,7 +52,7 @@ function byRank({ ranks, medians }) {
       const style = { background: `color-mix(in srgb, var(--accent) ${shade}%, transparent)` };
       return h(isOut ? "td.number.out" : "td.number", { title, style }, duration(value));
     });
-    return h("tr", {}, h("td", {}, name), cells);
+    return h("tr", {}, h("td", {}, named(name)), cells);
   });
   const heat = h("table.list.heat", {}, h("caption.unseen", {}, "Medians by rank"), h("thead", {}, head), h("tbody", {}, rows));
   return [h("h2", {}, "Ranks", h("span.quiet", {}, " median of each block; a frame: slower than the other ranks")), scroll(heat)];
@@ -134,7 +134,7 @@ function shares(run, tree, colours) {
       "span.key",
       {},
       h(colour ? "span.box" : "span.box.rest", { style: colour ? { background: colour } : {} }),
-      name,
+      named(name),
       h("span.quiet", {}, ` ${percent(share)}`),
     ),
   );
@@ -162,7 +162,7 @@ function icicle(tree, colours) {
             ...(colour ? { "--block": colour, "border-top-color": colour } : {}),
           },
         },
-        h("span", {}, node.name),
+        h("span", {}, named(node.name)),
         h("span.quiet", {}, ` ${said}`),
       ),
     );
@@ -183,8 +183,8 @@ function table(rows, colours) {
       of: (row) => row.name,
       show: (row) => [
         h("span.box", { style: { background: colours.get(row.name) ?? "var(--line)" } }),
-        row.name,
-        row.parent !== null ? h("span.quiet", {}, ` in ${row.parent}`) : "",
+        named(row.name),
+        row.parent !== null ? h("span.quiet", {}, ` in ${named(row.parent)}`) : "",
       ],
     },
     { title: "share", number: true, of: (row) => row.share, show: (row) => percent(row.share) },

@@ -1,7 +1,7 @@
 // The metrics of the chosen run as numbers, and of several runs side by side.
 
 import { clear, h } from "./dom.js";
-import { count, full, short } from "./format.js";
+import { count, full, named, short } from "./format.js";
 import { Table } from "./table.js";
 
 export class ValuesTab {
@@ -31,7 +31,7 @@ export class ValuesTab {
     });
     return new Table(
       [
-        { title: "metric", of: (row) => row.name, show: (row) => row.name },
+        { title: "metric", of: (row) => row.name, show: (row) => named(row.name) },
         number("last"),
         number("min", "min_step"),
         number("max", "max_step"),
