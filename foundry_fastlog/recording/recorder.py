@@ -32,7 +32,7 @@ from foundry_fastlog.run import starts
 from foundry_fastlog.run.info import RunFile, plain_config
 from foundry_fastlog.run.launch import Place, find_launch, find_place
 from foundry_fastlog.run.names import SUFFIXES, Writer, find_file
-from foundry_fastlog.run.start_entries import LiveWriter, Start, note_end
+from foundry_fastlog.run.start_entries import LiveWriter, Start, add_config, note_end
 from foundry_fastlog.run.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -572,6 +572,35 @@ class Recorder(EventRecorder):
             note_end(self._path, self._start, self.label, how, **facts, **cost)
         except OSError as error:
             _log.warning("could not write how %s ended: %s", self._path, error)
+
+    def update_config(self, config: object) -> None:
+        """Add to the run's configuration, or change it, after the start.
+
+        The entry of the start and ``run.json`` have it when this returns (it writes two files, so
+        it is not for each step). If they cannot be written, a warning says so.
+
+        Args:
+            config: As for the constructor. What it does not name stays as it is.
+
+        Raises:
+            TypeError: It is neither a mapping nor a configuration.
+        """
+        added = plain_config(config)
+        if self._start is None:
+            _log.warning(
+                "a spawned worker cannot change the configuration of %s: "
+                "call update_config() in the process that opened the run",
+                self._path,
+            )
+            return
+        try:
+            with starts.opening(self._path):
+                add_config(self._path, self._start.number, added)
+        except OSError as error:
+            _log.warning("could not add to the configuration of %s: %s", self._path, error)
+        if self._run_file is not None and os.getpid() == self._pid:
+            self._run_file.add_config(added)
+            self._write_run_file(ended=self.closed)
 
     def stats(self) -> core.RecorderStats:
         """Return the recorder's statistics about itself.

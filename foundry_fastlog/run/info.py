@@ -169,6 +169,10 @@ class RunFile:
             self._attempt["stamp"] = stamp
         self._reported = False
 
+    def add_config(self, config: Mapping[str, Any]) -> None:
+        """Add to the configuration; write() writes it to the file."""
+        self._given["config"] = {**self._given["config"], **config}
+
     def write(
         self,
         label: str,

@@ -1,7 +1,7 @@
-"""The entries of a run's starts: files that are written once, whole or not at all.
+"""The entries of a run's starts: files that are whole or not there at all.
 
-``starts/000001.json`` says what a start is, ``starts/000001.end.json`` how it ended; see
-``docs/format.md``.
+``starts/000001.json`` says what a start is, ``starts/000001.config.json`` what its configuration
+has become since, ``starts/000001.end.json`` how it ended; see ``docs/format.md``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = [
     "STARTS_DIR",
     "LiveWriter",
     "Start",
+    "add_config",
     "alive_in",
     "entry_path",
     "has_begun",
@@ -93,8 +94,38 @@ def entry_path(directory: Path, number: int) -> Path:
 
 
 def read_entry(directory: Path, number: int) -> dict[str, Any]:
-    """Return what the entry of a start says; nothing where there is none that could be read."""
-    return _read(entry_path(directory, number))
+    """Return what the entry of a start says; nothing where there is none that could be read.
+
+    What was added to its configuration later is in it.
+    """
+    entry = _read(entry_path(directory, number))
+    added = _read(_config_path(directory, number)).get("config") if entry else None
+    if isinstance(added, dict):
+        before = entry.get("config")
+        entry["config"] = {**(before if isinstance(before, dict) else {}), **added}
+    return entry
+
+
+def add_config(directory: Path, number: int, config: Mapping[str, Any]) -> None:
+    """Add to the configuration of a start, or change it. The caller is within `opening()`.
+
+    Args:
+        directory: The run's directory.
+        number: The start.
+        config: By name; the values of others stay.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = _config_path(directory, number)
+    before = _read(path).get("config")
+    added = {**(before if isinstance(before, dict) else {}), **config}
+    with _temporary(path, render({"format": FORMAT, "start": number, "config": added})) as file:
+        file.replace(path)
+
+
+def _config_path(directory: Path, number: int) -> Path:
+    return directory / STARTS_DIR / f"{number:06d}.config.json"
 
 
 def has_begun(writer: Writer, entry: Mapping[str, Any]) -> bool:
@@ -216,23 +247,34 @@ def _put(path: Path, entry: dict[str, Any]) -> None:
         FileExistsError: It is there already.
         OSError: It cannot be made.
     """
-    make_directories(path.parent)
     content = render(entry)
-    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
-            file.write(content)
-            _sweep(path.parent, os.fstat(file.fileno()).st_mtime)
+    with _temporary(path, content) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
             raise
         except OSError:  # a file system without links
-            with open(os.open(path, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
-                file.write(content)
+            _write(path, content)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, content: bytes) -> Iterator[Path]:
+    """Write a file beside another one; it is removed in the end if it is still there."""
+    make_directories(path.parent)
+    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    try:
+        _sweep(path.parent, _write(temporary, content))
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> float:
+    """Write a file that is not there; return when, by the file system's clock."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
+        file.write(content)
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _sweep(directory: Path, now: float) -> None:

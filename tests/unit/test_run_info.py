@@ -6,7 +6,9 @@ import argparse
 import dataclasses
 import fcntl
 import json
+import math
 import os
+import pickle
 import platform
 import re
 import socket
@@ -20,10 +22,10 @@ from unittest.mock import Mock
 import pytest
 from contract import VALIDATORS
 from pydantic import BaseModel, ConfigDict
-from recorded import TIMESTAMP
+from recorded import TIMESTAMP, in_child, run_python
 
 import foundry_fastlog
-from foundry_fastlog import Recorder
+from foundry_fastlog import Recorder, read_run, read_runs
 from foundry_fastlog.base.environment import git_hash
 from foundry_fastlog.run.info import RunFile, plain_config
 
@@ -314,3 +316,47 @@ def test_a_file_removed_before_its_lock_is_written_anew(tmp_path: Path, monkeypa
     make(tmp_path).write("", 0)
     assert removed
     assert names(tmp_path) == ["run.json"]
+
+
+def test_a_configuration_grows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also by other ranks; what a later start is given is its own."""
+    with Recorder(tmp_path, config={"lr": 1.0, "seed": 1}, rank=0, launch="a") as recorder:
+        recorder.record(0, loss=1.0)
+        recorder.update_config({"lr": 2.0, "data": {"name": "x"}})
+        with Recorder(tmp_path, rank=1, launch="a") as other:
+            other.record(0, loss=1.0)
+            other.update_config(SimpleNamespace(rank1=True))
+        recorder.update_config({"late": math.inf})
+        with pytest.raises(TypeError, match="config must be"):
+            recorder.update_config(5)
+    grown = {"lr": 2.0, "seed": 1, "data": {"name": "x"}, "rank1": True, "late": None}
+    (report,) = read_run(tmp_path).report_starts()
+    assert report.config == grown
+    assert read(tmp_path)["config"] == {name: grown[name] for name in grown if name != "rank1"}
+    (found,) = read_runs(tmp_path)
+    assert found.config["data"] == {"name": "x"}
+    with Recorder(tmp_path, config={"lr": 3.0}) as recorder:
+        recorder.record(1, loss=1.0)
+    assert [one.config for one in read_run(tmp_path).report_starts()] == [grown, {"lr": 3.0}]
+    assert not list(tmp_path.rglob("*.tmp"))
+    caplog.clear()
+    (tmp_path / "starts" / "000001.config.json").mkdir()
+    with Recorder(tmp_path, config={"lr": 4.0}, resume="must") as recorder:
+        (tmp_path / "starts" / "000002.config.json").mkdir()
+        recorder.update_config({"lr": 5.0})
+    assert "could not add to the configuration" in caplog.text
+    assert read_run(tmp_path).report_starts()[-1].config == {"lr": 4.0}
+
+
+def test_workers_and_the_configuration(tmp_path: Path) -> None:
+    """A forked child adds to it; a spawned one says that it cannot."""
+    with Recorder(tmp_path, config={"lr": 1.0}) as recorder:
+        in_child(lambda: recorder.update_config({"child": 1}))
+        (tmp_path / "worker").write_bytes(pickle.dumps(recorder))
+        code = "import pickle, sys; r = pickle.load(open(sys.argv[1], 'rb'))"
+        said = run_python(
+            f"{code}; r.update_config({{'x': 1}}); r.close()", tmp_path / "worker"
+        ).stderr
+    assert "a spawned worker cannot change the configuration" in said
+    (report,) = read_run(tmp_path).report_starts()
+    assert report.config == {"lr": 1.0, "child": 1}
