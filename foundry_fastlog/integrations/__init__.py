@@ -1,0 +1,1 @@
+"""What others' trainers and scripts call: their interfaces, recording into runs of this package."""
