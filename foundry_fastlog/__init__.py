@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.config.models import LoggingConfig, RecorderConfig
     from foundry_fastlog.config.yaml_file import ConfigError
     from foundry_fastlog.export.perfetto import export_chrome_trace
+    from foundry_fastlog.importing.runs import ImportedRun, SourceError, import_runs
     from foundry_fastlog.machine.sampler import SystemMetrics
     from foundry_fastlog.messages.recorder_handler import RecorderHandler
     from foundry_fastlog.messages.setup import (
@@ -62,6 +63,7 @@ __all__ = [
     "Cursor",
     "ErrorTracker",
     "ExperimentLogging",
+    "ImportedRun",
     "LoggingConfig",
     "MetricsLogger",
     "PerformanceLogger",
@@ -74,6 +76,7 @@ __all__ = [
     "RunNotFoundError",
     "RunWatch",
     "Runs",
+    "SourceError",
     "StructuredLogger",
     "SystemMetrics",
     "TextFileHandler",
@@ -88,6 +91,7 @@ __all__ = [
     "get_device",
     "get_git_commit_hash",
     "get_latest_log",
+    "import_runs",
     "list_experiment_logs",
     "log_context",
     "open_run",
@@ -109,6 +113,9 @@ _HOMES = {
     "ConfigError": "foundry_fastlog.config.yaml_file",
     "ConsoleHandler": "foundry_fastlog.messages.text_handlers",
     "Cursor": "foundry_fastlog.reading.cursor",
+    "ImportedRun": "foundry_fastlog.importing.runs",
+    "SourceError": "foundry_fastlog.importing.runs",
+    "import_runs": "foundry_fastlog.importing.runs",
     "ErrorTracker": "foundry_fastlog.components.errors",
     "HIERARCHY": "foundry_fastlog.messages.setup",
     "LoggingConfig": "foundry_fastlog.config.models",

@@ -16,6 +16,7 @@ from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.cli import (
     compare,
     compress,
+    importing,
     logs,
     migrate,
     plot,
@@ -298,6 +299,7 @@ app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 app.command(epilog=watch.EPILOG)(watch.watch)
 app.command(epilog=report.EPILOG)(report.report)
+app.command("import", epilog=importing.EPILOG)(importing.import_)
 app.command(epilog=ui.EPILOG)(ui.ui)
 
 

@@ -1,0 +1,1 @@
+"""Runs that other tools have recorded, taken over into runs of this package."""
