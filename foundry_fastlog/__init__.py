@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.recording.recorder import Recorder, RecorderClosedError, open_run
     from foundry_fastlog.run.files import RunNotFoundError
     from foundry_fastlog.show.plot_runs import plot_runs
+    from foundry_fastlog.sinks.sync import SyncError, SyncResult, sync_run
     from foundry_fastlog.sinks.wandb import WandBLogger
 
 __all__ = [
@@ -78,6 +79,8 @@ __all__ = [
     "Runs",
     "SourceError",
     "StructuredLogger",
+    "SyncError",
+    "SyncResult",
     "SystemMetrics",
     "TextFileHandler",
     "WandBLogger",
@@ -102,6 +105,7 @@ __all__ = [
     "setup_experiment_logging",
     "setup_logging",
     "setup_multi_logging",
+    "sync_run",
     "write_report",
 ]
 
@@ -113,6 +117,9 @@ _HOMES = {
     "ConfigError": "foundry_fastlog.config.yaml_file",
     "ConsoleHandler": "foundry_fastlog.messages.text_handlers",
     "Cursor": "foundry_fastlog.reading.cursor",
+    "SyncError": "foundry_fastlog.sinks.sync",
+    "SyncResult": "foundry_fastlog.sinks.sync",
+    "sync_run": "foundry_fastlog.sinks.sync",
     "ImportedRun": "foundry_fastlog.importing.runs",
     "SourceError": "foundry_fastlog.importing.runs",
     "import_runs": "foundry_fastlog.importing.runs",

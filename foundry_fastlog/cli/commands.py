@@ -25,6 +25,7 @@ from foundry_fastlog.cli import (
     report,
     runs,
     summary,
+    sync,
     ui,
     watch,
 )
@@ -299,6 +300,7 @@ app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 app.command(epilog=watch.EPILOG)(watch.watch)
 app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=sync.EPILOG)(sync.sync)
 app.command("import", epilog=importing.EPILOG)(importing.import_)
 app.command(epilog=ui.EPILOG)(ui.ui)
 

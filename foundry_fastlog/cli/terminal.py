@@ -66,20 +66,21 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def fail(message: str) -> typer.Exit:
+def fail(message: str, code: int = USAGE) -> typer.Exit:
     """Print an error, in red, to standard error; raise the result.
 
     Args:
         message: What is wrong and what to do.
+        code: The exit code; by default that for an invalid argument.
 
     Returns:
-        The exception to raise, with the exit code for an invalid argument.
+        The exception to raise.
     """
     shown = "\n".join(map(printable, message.split("\n")))
     Console(stderr=True, highlight=False).print(
         Text("error: ", "bold red").append(shown, "default"), soft_wrap=True
     )
-    return typer.Exit(USAGE)
+    return typer.Exit(code)
 
 
 def tell(note: str) -> None:

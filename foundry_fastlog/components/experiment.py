@@ -24,6 +24,7 @@ from foundry_fastlog.machine.sampler import SystemMetrics
 from foundry_fastlog.messages.setup import attach_experiment, experiment_directory
 from foundry_fastlog.messages.structured import StructuredLogger
 from foundry_fastlog.run.files import timestamp
+from foundry_fastlog.sinks.sync_process import start_syncs
 from foundry_fastlog.sinks.wandb import WandBLogger
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ class ExperimentLogging:
         """
         if "_ended" in vars(self):  # also if closed
             raise RuntimeError(
-                f"this {type(self).__name__} was already opened, in {self.directory}: "
-                "create a new one"
+                f"this object was already opened, in {self.directory}: create a new one"
             )
         name, section = name_and_section(experiment_config)
         config = section.with_environment()
@@ -144,14 +144,14 @@ class ExperimentLogging:
             self._forget_sigterm = on_sigterm(lambda: self._end(None, "SIGTERM"))
         log = self.logger("system")
         facts: dict[str, Any] = {"directory": str(self.directory), "attempt": recorder.attempt}
-        # The offset of the times in text logs.
-        log.info("Run started", **log.context, **facts, utc_offset=time.strftime("%z"))
+        log.info("Run started", **log.context, **facts, utc_offset=time.strftime("%z"))  # of .log
         if config.wandb_enabled:
             self.wandb = WandBLogger(
                 None if isinstance(experiment_config, str) else experiment_config,
                 project=config.wandb_project,
                 name=self.experiment_name,
             )
+        start_syncs(recorder.path, config.sync, project=config.wandb_project)
         if config.system_metrics_every_s:
             # Not self: the sampler's thread would keep it alive forever.
             latest = self._latest

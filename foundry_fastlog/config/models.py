@@ -131,6 +131,7 @@ def _split(value: object) -> object:
 Level = Annotated[str, BeforeValidator(_level)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 _Names = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_split)]
+_Targets = Annotated[list[Literal["wandb", "tensorboard", "mlflow"]], BeforeValidator(_split)]
 # Defined here because the model below has a method named dict.
 _Levels = Annotated[dict[str, Level], BeforeValidator(_levels)]
 _Fields = dict[str, Any]
@@ -197,6 +198,10 @@ class LoggingConfig(BaseModel):
     )
     system_metrics_every_s: float = Field(
         default=10.0, ge=0, le=86400, description="Seconds between system metrics; 0 for none"
+    )
+    sync: _Targets = Field(
+        default=[],
+        description="Where a process of its own sends the run: wandb, tensorboard, mlflow",
     )
     recorder: RecorderConfig = Field(
         default=RecorderConfig(), description="The options of the run's Recorder"

@@ -18,7 +18,7 @@ from foundry_fastlog.base.extras import extra
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.importing.session import Line, Session, SourceError, flattened
 
-__all__ = ["find_run_files", "read_run_file"]
+__all__ = ["LastRow", "find_run_files", "read_run_file"]
 
 _BLOCK = 32768
 _FRAGMENT = struct.Struct("<IHB")
@@ -56,7 +56,7 @@ def read_run_file(path: Path) -> Session:
             raise SourceError(f"{path} is no run file of wandb")
     found = Session(name="", key="", lines=iter(()), directory="", end="killed")
     protocol: Any = proto  # its members are made when it is imported
-    records = map(protocol.Record.FromString, _records(path))
+    records = (protocol.Record.FromString(raw) for raw, _ in _records(path, _HEADER))
     first: list[Any] = []
     for record in records:  # what the run is comes before its values
         first.append(record)
@@ -68,6 +68,31 @@ def read_run_file(path: Path) -> Session:
     found.directory = found.directory or found.key
     found.lines = _lines(found, (one for source in (first, records) for one in source))
     return found
+
+
+class LastRow:
+    """Which row a run file has come to, as it grows.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = _HEADER
+        self._found = -1
+
+    def look(self) -> int:
+        """Return W&B's step of the last row; -1 without any."""
+        from wandb.proto import wandb_internal_pb2
+
+        protocol: Any = wandb_internal_pb2
+        for raw, at in _records(self._path, self._at):
+            self._at = at
+            record = protocol.Record.FromString(raw)
+            if record.WhichOneof("record_type") == "history":
+                self._found = max(self._found, record.history.step.num)
+        return self._found
 
 
 def _take_run(run: Any, found: Session) -> None:  # noqa: ANN401 - of wandb's protocol
@@ -162,12 +187,14 @@ def _put(values: dict[str, Any], path: list[str], text: str) -> None:
     values[path[-1]] = json.loads(text)  # takes NaN and Infinity, as wandb writes them
 
 
-def _records(path: Path) -> Iterator[bytes]:
-    """Yield the records; the last one may be cut off."""
-    data = path.read_bytes()
-    at, parts = _HEADER, b""
+def _records(path: Path, begin: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the records from a place on, each with the place behind it; the last may be cut off."""
+    with path.open("rb") as file:
+        file.seek(begin)
+        data = file.read()
+    at, parts = 0, b""
     while at + _FRAGMENT.size <= len(data):
-        room = _BLOCK - at % _BLOCK
+        room = _BLOCK - (begin + at) % _BLOCK
         if room < _FRAGMENT.size:  # the end of a block is padded
             at += room
             continue
@@ -178,5 +205,5 @@ def _records(path: Path) -> Iterator[bytes]:
         parts += data[at : at + length]
         at += length
         if kind in (1, 4):
-            yield parts
+            yield parts, begin + at
             parts = b""

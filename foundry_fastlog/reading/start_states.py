@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.formatting import text_of
 from foundry_fastlog.reading.absent_rings import list_in_memory
-from foundry_fastlog.run.files import Writer
+from foundry_fastlog.run.files import PRIVATE_DIR, Writer
 from foundry_fastlog.run.start_entries import read_ends, read_entry
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ _WORST = ("exception", "signal", "killed", "unknown", "closed")
 # What became of a process that did not say it, by its ring.
 _UNENDED = {"recoverable": "killed", "elsewhere": "unknown"}
 _COST = ("logging_s", "wall_s")
+_SETTLES_S = 0.5
+_LOOKS = 10
+
+_Ends = dict[int, dict[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,11 @@ def report_starts(
     for writer, number in numbers.items():
         writers_of.setdefault(number, []).append(writer)
     all_ends = read_ends(run)
+    numbers_of = sorted({*entries, *writers_of})
+    if numbers_of and not (outcomes.get(numbers_of[-1]) or all_ends.get(numbers_of[-1])):
+        all_ends = _settled(run, numbers_of[-1], all_ends)
     found = []
-    for number in sorted({*entries, *writers_of}):
+    for number in numbers_of:
         writers = writers_of.get(number, [])
         entry = read_entry(run, number) or _former_entry(info, writers)
         ends = all_ends.get(number, {})
@@ -109,6 +117,26 @@ def report_starts(
             )
         )
     return found
+
+
+def _settled(run: Path, number: int, ends: _Ends) -> _Ends:
+    """Return how starts ended, once the last one had the time to say so.
+
+    A process removes its ring just before it says how it ended: who looks in between would take it
+    for one that was killed.
+    """
+    for _ in range(_LOOKS):
+        try:
+            changed = (run / PRIVATE_DIR).stat().st_mtime
+        except OSError:
+            return ends
+        if not 0 <= time.time() - changed < _SETTLES_S:
+            return ends
+        time.sleep(_SETTLES_S / _LOOKS)
+        ends = read_ends(run)
+        if number in ends:
+            return ends
+    return ends
 
 
 def _state(outcomes: set[str], worst: Mapping[str, Any], *, known: bool) -> str:

@@ -503,13 +503,15 @@ class Recorder(EventRecorder):
             packing.join(min(limit, _SHORT_CLOSE_S))
         if not written and timeout is None:
             self._warn_missing()
+        ends = written and not self._ended and os.getpid() == self._pid
+        if ends:
+            self._ended = True
+            self._note_end()  # at once: without its ring it would be read as killed
         if first and os.getpid() == self._pid and self._run_file is not None:
             # Left by workers that were killed or exited without closing.
             finish_dead(str(self._path), max(1.0, self._close_timeout_s / 2))
-        if written and not self._ended and os.getpid() == self._pid:
-            self._ended = True
+        if ends:
             self._write_run_file(ended=True)
-            self._note_end()
         return written
 
     def __del__(self) -> None:

@@ -38,6 +38,7 @@ def test_fields_and_defaults() -> None:
         "catch_sigterm": True,
         "capture": [],
         "system_metrics_every_s": 10.0,
+        "sync": [],
         "recorder": RecorderConfig(),
     }
     config.subsystem_levels["data"] = "DEBUG"
