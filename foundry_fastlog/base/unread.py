@@ -23,10 +23,12 @@ __all__ = [
     "described_unread",
     "device_of",
     "has_lost_memory",
+    "is_a",
     "parts_of",
     "shows_unread",
 ]
 
+_DEEPEST = 2000  # twice as deep as Python makes texts
 _GROUPS: Any = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11+
 _ITERABLES = (list, tuple, set, frozenset, deque, UserList, KeysView, ValuesView, ItemsView)
 # Their texts show what they refer to. Other types are not searched: a function refers to everything
@@ -38,6 +40,11 @@ def class_name(kind: type) -> str:
     """Return the name of a class, whatever its metaclass does."""
     name: str = type.__dict__["__name__"].__get__(kind)
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_a(value: object, kinds: type | tuple[type, ...]) -> bool:
+    """Return whether a value is of a class, whatever it says that its ``__class__`` is."""
+    return issubclass(type(value), kinds)
 
 
 def device_of(value: object) -> str | None:
@@ -97,22 +104,27 @@ def shows_unread(value: object) -> bool:
     """Return whether ``str(value)`` would read a tensor that must not be read, as far as is known.
 
     Args:
-        value: Any object. See `parts_of` for what is searched, at all depths.
+        value: Any object. See `parts_of` for what is searched, at all depths that a text can have.
     """
-    waiting, seen = [value], {id(value)}
+    level, seen = [value], {id(value)}
     kept = []  # parts may be created on the fly: their ids are valid only while they live
-    while waiting:
-        parts = parts_of(waiting.pop())
-        kept.append(parts)
-        for part in parts:
-            kind = type(part)
-            if kind is float or kind is int or kind is str or id(part) in seen:
-                continue
-            if described_unread(part) is not None:
-                return True
-            seen.add(id(part))
-            waiting.append(part)
-    return False
+    for _ in range(_DEEPEST):
+        below = []
+        for one in level:
+            parts = parts_of(one)
+            kept.append(parts)
+            for part in parts:
+                kind = type(part)
+                if kind is float or kind is int or kind is str or id(part) in seen:
+                    continue
+                if described_unread(part) is not None:
+                    return True
+                seen.add(id(part))
+                below.append(part)
+        if not below:
+            return False
+        level = below
+    return True  # it makes its parts as they are looked at: its text would have no end, either
 
 
 def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
@@ -132,7 +144,8 @@ def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
             return []  # its text does not show the exceptions inside
         if isinstance(value, BaseException):
             return list(args_of(value))
-        if getattr(getattr(value, "dtype", None), "hasobject", False):  # numpy's arrays of objects
+        # numpy's arrays of objects. A mock has whatever it is asked for, and no end of it.
+        if getattr(getattr(value, "dtype", None), "hasobject", False) is True:
             found = value.tolist()
             return found if isinstance(found, list) else [found]
         argparse: Any = sys.modules.get("argparse")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base import caller_time
-from foundry_fastlog.base.json_text import text_of_value
+from foundry_fastlog.base.json_text import safe_str, text_of_value
 from foundry_fastlog.base.statistics import describe
-from foundry_fastlog.base.unread import device_of
+from foundry_fastlog.base.unread import device_of, is_a
 from foundry_fastlog.components.component import (
     AnyLogger,
     Component,
@@ -268,10 +268,11 @@ def _is_long(*numbers: float) -> bool:
 
 def _shown(value: object) -> str:
     """Format a value for the echo: four decimals, more digits if those would be zeros."""
-    if isinstance(value, float):
-        return f"{value:.4e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
-    if isinstance(value, (bool, int, str)) or value is None:
-        return str(value)
+    if is_a(value, float):
+        number = float.__float__(value)  # type: ignore[arg-type] # a class's own may raise
+        return f"{number:.4e}" if 0 < abs(number) < 1e-3 else f"{number:.4f}"
+    if is_a(value, (int, str)) or value is None:
+        return safe_str(value)
     if (device := device_of(value)) is not None:
         return f"<on {device}>"  # showing it would wait for the device
     try:

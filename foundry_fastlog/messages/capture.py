@@ -51,7 +51,7 @@ class CaptureHandler(logging.Handler):
         """
         super().__init__()
         self._home = home
-        self._told = False
+        self._told: set[str] = set()
         names = {_WARNINGS if name == "warnings" else name for name in names}
         self._loggers = [logging.getLogger(name) for name in sorted(names)]
         self._catches = _WARNINGS in names
@@ -90,14 +90,15 @@ class CaptureHandler(logging.Handler):
         self.notice_removed()
 
     def notice_removed(self) -> None:
-        """Tell once if loggers have lost their handlers for the run."""
-        if self._told or self not in _listening:
+        """Tell once of each logger that has lost its handlers for the run."""
+        if self not in _listening:
             return
         lost = [logger.name for logger in self._loggers if self not in logger.handlers]
         if self._handlers and not any(one in self._home.handlers for one in self._handlers):
             lost.append(self._home.name)
+        lost = [name for name in lost if name not in self._told]
         if lost and is_enabled(_log, logging.WARNING):
-            self._told = True
+            self._told.update(lost)
             _log.warning(
                 "the run's handlers were taken off these loggers: %s. Their messages no longer get "
                 "to the run. Configure logging before the run opens: dictConfig() takes handlers "

@@ -14,7 +14,7 @@ from foundry_fastlog.base.error_marks import is_recorded, mark_recorded
 from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.base.unread import class_name
 from foundry_fastlog.messages.own_handler import Targets
-from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of
+from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of, message_of
 from foundry_fastlog.recording.extension import RecorderClosedError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class RecorderHandler(logging.Handler):
             context: Mapping[str, Any]
             shown: Mapping[str, Any]
             if parts is None:
-                message, context = record.getMessage(), fields_of(record)
+                message, context = message_of(record), fields_of(record)
                 shown = context
             else:
                 message, context, shown = parts

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.environment import get_device, get_git_commit_hash, utc_now
 from foundry_fastlog.base.json_text import nonfinite_fields, render_members, safe_str
+from foundry_fastlog.base.unread import is_a
 from foundry_fastlog.config.experiment import name_and_config, setting
 from foundry_fastlog.messages.capture import notice_removed
 from foundry_fastlog.messages.context import ambient, layer, log_context
@@ -268,7 +269,7 @@ class StructuredLogger:
         """Send an enabled message, directly if only handlers of this package are attached."""
         begin = caller_time.begin()
         try:
-            if args or message.__class__ is not str:
+            if args or type(message) is not str:
                 message = _formatted(message, args)
             around = ambient.get()
             if around is not None:
@@ -278,6 +279,8 @@ class StructuredLogger:
             if route is None or not route.holds(logger):
                 self._route = route = find_route(logger)
                 notice_removed()
+            if exc_info is not None:
+                exc_info = _settled(exc_info)
             if exc_info or not route.direct:
                 self._log_through_stdlib(level, message, exc_info, stacklevel + 2, fields)
                 return
@@ -331,9 +334,22 @@ class StructuredLogger:
         return f"<StructuredLogger {self.name!r} experiment={self.context.get('experiment')!r}>"
 
 
+def _settled(exc_info: object) -> ExcInfo:
+    """Return what the standard library takes, whatever an exception's class does, or a value is."""
+    if is_a(exc_info, BaseException):
+        trace = BaseException.__dict__["__traceback__"].__get__(exc_info)
+        return type(exc_info), exc_info, trace  # type: ignore[return-value] # its class is one
+    if type(exc_info) is tuple:
+        return exc_info
+    try:
+        return bool(exc_info)
+    except Exception:  # noqa: BLE001 - an array of several elements, for one
+        return True
+
+
 def _formatted(message: object, args: tuple[object, ...]) -> str:
     """Return the formatted text; if the values do not fit the message, append them."""
-    text = message if isinstance(message, str) else safe_str(message)
+    text: str = message if is_a(message, str) else safe_str(message)  # type: ignore[assignment]
     if not args:
         return exact(text)
     try:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from foundry_fastlog.base.error_facts import exception_text
 from foundry_fastlog.base.json_text import cut, safe_str, text_of_value
+from foundry_fastlog.base.unread import is_a
 
 __all__ = [
     "BASE_FIELDS",
@@ -36,6 +37,7 @@ __all__ = [
     "head_of",
     "line_tail_of",
     "local_time",
+    "message_of",
     "record_message",
     "settled",
     "sound",
@@ -98,7 +100,7 @@ def exact(text: object) -> str:
     """Return a text as a plain str, as the log stream has it: a user's class may do anything."""
     if type(text) is str:
         return text
-    return str.__str__(text) if isinstance(text, str) else safe_str(text)
+    return str.__str__(text) if is_a(text, str) else safe_str(text)
 
 
 def details_of(message: Message) -> str:
@@ -184,14 +186,24 @@ def settled(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settled_value(value: object) -> float | str:
-    if isinstance(value, float):  # numpy's: a number on the console, too
-        return float(value)
+    if is_a(value, float):  # numpy's: a number on the console, too
+        return float.__float__(value)  # type: ignore[arg-type] # a class's own may raise
     return cut(text_of_value(value), _MAX_VALUE)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the `extra` fields of a plain logging call."""
     return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """Return a plain record's message; if its values do not fit it, or cannot be shown, say so."""
+    try:
+        return exact(record.getMessage())
+    except Exception:  # noqa: BLE001 - a wrong placeholder, or a __str__ that raises
+        args: object = record.args
+        values = args if type(args) is tuple else (args,)
+        return f"{exact(record.msg)} {', '.join(safe_str(value) for value in values)}"
 
 
 def record_message(record: logging.LogRecord, formatter: logging.Formatter) -> Message:
@@ -205,7 +217,7 @@ def record_message(record: logging.LogRecord, formatter: logging.Formatter) -> M
     if parts is not None:
         message, shown = parts[0], dict(parts[2])
     else:
-        message, shown = exact(record.getMessage()), fields_of(record)
+        message, shown = message_of(record), fields_of(record)
     exception = record.exc_text or ""
     if record.exc_info and not exception:
         exception = exception_text(formatter, record.exc_info)
