@@ -12,12 +12,25 @@ from foundry_fastlog.migrate.module import Module
 from foundry_fastlog.migrate.render import string_literal
 from foundry_fastlog.migrate.template import literal_text
 
-__all__ = ["SETS_UP", "MainBlock", "calls_itself", "main_block", "set_up_call"]
+__all__ = [
+    "NAMED_LOGGER",
+    "OTHER_LOGGER",
+    "SETS_UP",
+    "MainBlock",
+    "calls_itself",
+    "main_block",
+    "set_up_call",
+]
 
 #: A source with this sets up logging itself.
 SETS_UP = re.compile(
     r"\b(?:setup_\w*logging|ExperimentLogging|attach_experiment|basicConfig|dictConfig)\s*\("
 )
+
+_MAKES = r"\b(?:StructuredLogger|getLogger)\s*\(\s*"
+#: A logger with the module's name, and one with another name, which is its group.
+NAMED_LOGGER = re.compile(_MAKES + r"__name__")
+OTHER_LOGGER = re.compile(_MAKES + r"""["']([^"'\n]+)["']""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,21 @@ import libcst as cst
 
 from foundry_fastlog.migrate.calls import MENTIONS, PrintFinder, is_bar_write
 from foundry_fastlog.migrate.compose import EMPTY, Entry
-from foundry_fastlog.migrate.entry_point import SETS_UP, calls_itself, main_block, set_up_call
+from foundry_fastlog.migrate.entry_point import (
+    NAMED_LOGGER,
+    OTHER_LOGGER,
+    SETS_UP,
+    calls_itself,
+    main_block,
+    set_up_call,
+)
 from foundry_fastlog.migrate.groups import stands_alone
 from foundry_fastlog.migrate.loggers import Insertion, LoggerChooser
 from foundry_fastlog.migrate.model import FileReport, Finding, LeftAloneError, Options, Status
 from foundry_fastlog.migrate.module import Module, function_of, source_lines
 from foundry_fastlog.migrate.plan import MARKED, Print, drop_frames, plan
-from foundry_fastlog.migrate.render import render_call
+from foundry_fastlog.migrate.reach import early_functions, worker_functions
+from foundry_fastlog.migrate.render import render_call, string_literal
 
 __all__ = ["migrate_source"]
 
@@ -168,16 +176,27 @@ class _Migration:
         return function_of(self._module, call) is None
 
     def _keep_early(self, prints: list[Print]) -> None:
-        """Refuse the prints of a program that run before its main block can set up logging."""
+        """Refuse the prints of a program that run where its main block has not set up logging."""
         if self._main is None or self._options.set_up == "never":
             return
-        end = self._main.start
-        if found := SETS_UP.search(self._report.source, 0, end):
+        source, end = self._report.source, self._main.start
+        if found := SETS_UP.search(source, 0, end):
             end = found.start()
+            early, workers = set(), set()
+        else:
+            early = early_functions(self._module, self._main)
+            workers = worker_functions(self._module, source)
+        if self._options.set_up == "always":
+            early, workers = set(), set()
         for item in prints:
-            is_early = self._is_early(item.call) and self._module.start(item.call) < end
-            if is_early and item.reason is None:
+            function = function_of(self._module, item.call)
+            is_early = function is None and self._module.start(item.call) < end
+            if item.reason is not None:
+                continue
+            if is_early or function in early:
                 item.keep("runs before the main block: a log message would not show yet")
+            elif function in workers:
+                item.keep("runs in a worker process, which does not run the main block")
 
     def _insertion(self, prints: list[Print]) -> Insertion | None:
         """Find the place for the logger; if there is none, the prints that need it stay."""
@@ -206,14 +225,30 @@ class _Migration:
             is_inserted=is_inserted,
             debug=any(item.entry is not None and item.entry.level == "debug" for item in converted),
         )
+        if others := self._other_set_ups(converted, report.set_up):
+            keeps = insertion is not None or NAMED_LOGGER.search(report.source) is not None
+            report.set_up = "; ".join([*([report.set_up] if keeps else []), *others])
         if insertion is None or not is_inserted:
             return insertion
         if main is None:
             report.set_up_at = insertion.line
             return insertion.with_set_up(report.set_up)
         report.set_up_at = main.line
-        self._edits.append((main.place, main.place, f"{main.margin}{report.set_up}{main.end}"))
+        calls = report.set_up.split("; ") if main.margin else [report.set_up]
+        text = "".join(f"{main.margin}{call}{main.end}" for call in calls)
+        self._edits.append((main.place, main.place, text))
         return insertion.with_set_up("")
+
+    def _other_set_ups(self, converted: list[Print], call: str) -> list[str]:
+        """Return calls for the loggers of other names that the module has, and that are used."""
+        if all(item.needs_logger for item in converted):
+            return []
+        found = {}
+        for name in OTHER_LOGGER.findall(self._report.source):
+            first = string_literal(name.partition(".")[0])
+            other = call.replace("__name__", first, 1)
+            found[first] = other if other != call else f"setup_logging({first})"
+        return [other for first, other in found.items() if f"({first}" not in call]
 
     def _drop(self, prints: list[Print]) -> None:
         """Remove prints; a block's last statement becomes pass."""

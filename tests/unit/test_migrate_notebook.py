@@ -121,7 +121,7 @@ def test_cells_are_one_program() -> None:
     data = notebook(first, "print('a b')", "def f():\n    print('DEBUG: c')")
     report = migrate_notebook(json.dumps(data), Options(logger="log", set_up="never"), "a.ipynb")
     assert sources(report) == [first, 'log.info("a b")', 'def f():\n    log.debug("c")']
-    assert report.set_up == 'setup_logging(__name__, experiment="a", level="DEBUG")'
+    assert report.set_up == 'setup_logging("a", experiment="a", level="DEBUG")'
     report = migrated(notebook("print = show", "print('a b')"))
     assert report.findings[-1].reason == "print is not the builtin here (line 1)"
 
