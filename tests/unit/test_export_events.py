@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from foundry_fastlog import Recorder, export_runs, read_run
 
 NAN, INF = math.nan, math.inf
 HUGE = (1 << 53) + 1
+needs_tensorboard = pytest.mark.skipif(not find_spec("tensorboard"), reason="needs tensorboard")
 
 
 @pytest.fixture
@@ -46,6 +48,7 @@ def accumulated(directory: Path) -> Any:
     return found.Reload()
 
 
+@needs_tensorboard
 def test_tensorboard_reads_scalars_with_their_times_and_steps(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "events"
     result = export_runs([run], out, format="tensorboard")
@@ -83,6 +86,7 @@ def test_tensorboard_reads_scalars_with_their_times_and_steps(run: Path, tmp_pat
     }
 
 
+@needs_tensorboard
 def test_tensorboard_reads_texts_and_the_configuration(run: Path, tmp_path: Path) -> None:
     export_runs(
         run, tmp_path / "events", format="tensorboard", streams=["metrics", "log", "errors"]
@@ -114,6 +118,7 @@ def test_tensorboard_reads_texts_and_the_configuration(run: Path, tmp_path: Path
     assert started.group_name == "one"
 
 
+@needs_tensorboard
 def test_epochs_between_steps_are_told(tmp_path: Path) -> None:
     writer = OracleWriter(tmp_path / "run")
     writer.summary(1.5, loss=0.5)
@@ -125,8 +130,8 @@ def test_epochs_between_steps_are_told(tmp_path: Path) -> None:
     assert "epochs that are no integers, rounded down to steps: 1" in result.notes
 
 
+@needs_tensorboard
 def test_long_event_files_are_written_in_parts(tmp_path: Path, monkeypatch: Any) -> None:
-    pytest.importorskip("tensorboard")
     monkeypatch.setattr("foundry_fastlog.export.tensorboard._PENDING_BYTES", 100)
     run = OracleWriter(tmp_path / "run").fill(range(50)).run
     export_runs(run, tmp_path / "out", format="tensorboard")
