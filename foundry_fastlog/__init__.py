@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.config.models import LoggingConfig, RecorderConfig
     from foundry_fastlog.config.yaml_file import ConfigError
     from foundry_fastlog.export.perfetto import export_chrome_trace
+    from foundry_fastlog.export.runs import export_runs
     from foundry_fastlog.importing.runs import ImportedRun, SourceError, import_runs
     from foundry_fastlog.machine.sampler import SystemMetrics
     from foundry_fastlog.messages.recorder_handler import RecorderHandler
@@ -91,6 +92,7 @@ __all__ = [
     "cleanup_empty_logs",
     "compare_runs",
     "export_chrome_trace",
+    "export_runs",
     "get_device",
     "get_git_commit_hash",
     "get_latest_log",
@@ -145,6 +147,7 @@ _HOMES = {
     "cleanup_empty_logs": "foundry_fastlog.messages.setup",
     "compare_runs": "foundry_fastlog.analysis.compare",
     "export_chrome_trace": "foundry_fastlog.export.perfetto",
+    "export_runs": "foundry_fastlog.export.runs",
     "get_device": "foundry_fastlog.base.environment",
     "get_git_commit_hash": "foundry_fastlog.base.environment",
     "get_latest_log": "foundry_fastlog.messages.setup",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from foundry_fastlog.cli.terminal import fail
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 
-__all__ = ["AsJson", "RunPath", "StartsChoice", "number_of", "starts_of", "steps_of"]
+__all__ = ["AsJson", "RunPath", "StartsChoice", "Stream", "number_of", "starts_of", "steps_of"]
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
 StartsChoice = Annotated[
@@ -23,6 +24,16 @@ StartsChoice = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+class Stream(str, Enum):
+    """The streams of a run, as a choice."""
+
+    metrics = "metrics"
+    performance = "performance"
+    errors = "errors"
+    log = "log"
+    system = "system"
 
 
 def number_of(text: str) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +15,7 @@ from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.cli import (
     compare,
     compress,
+    export,
     importing,
     logs,
     migrate,
@@ -29,13 +29,13 @@ from foundry_fastlog.cli import (
     ui,
     watch,
 )
-from foundry_fastlog.cli.arguments import RunPath, StartsChoice, number_of, starts_of
+from foundry_fastlog.cli.arguments import RunPath, StartsChoice, Stream, number_of, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail
-from foundry_fastlog.export.jsonl import ExportError, export_run
+from foundry_fastlog.export.jsonl import ExportError
 from foundry_fastlog.reading.cursor import Cursor, Polled
 from foundry_fastlog.reading.run import Run, read_run
-from foundry_fastlog.run.files import STREAMS, RunNotFoundError, open_run_dir
+from foundry_fastlog.run.files import RunNotFoundError, open_run_dir
 
 __all__ = ["app"]
 
@@ -47,28 +47,6 @@ app = typer.Typer(
     help="Inspect runs recorded with foundry_fastlog, or try it out.",
     epilog="RUN is the directory passed to Recorder(path). Start with: foundry-fastlog demo",
 )
-
-
-class Stream(str, Enum):
-    """The streams of a run, as a choice."""
-
-    metrics = "metrics"
-    performance = "performance"
-    errors = "errors"
-    log = "log"
-    system = "system"
-
-
-class TagChoice(str, Enum):
-    """Whether an export tags each line with its origin, as a choice."""
-
-    auto = "auto"
-    always = "always"
-    never = "never"
-
-
-#: Formats of frames, which nobody wants to contain JSON Lines.
-_OTHER_KINDS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
 
 
 def _open(path: Path) -> Run:
@@ -129,65 +107,7 @@ def demo(
 app.command(epilog=summary.EPILOG)(summary.summary)
 
 
-@app.command(
-    epilog="**Example:** `foundry-fastlog export runs/exp0 --to exp0.jsonl`  \n"
-    "**One stream to a pipe:** `foundry-fastlog export runs/exp0 -s metrics --to - | jq .step`  \n"
-    "**Exit codes:** 0 written and complete, 1 written but lines are missing, damaged or were "
-    "dropped, 2 nothing written."
-)
-@graceful
-def export(
-    path: RunPath,
-    *,
-    to: Annotated[
-        str, typer.Option("--to", metavar="FILE", help="File to write; - for standard output.")
-    ],
-    stream: Annotated[
-        list[Stream] | None,
-        typer.Option(
-            "--stream",
-            "-s",
-            metavar="STREAM",
-            help="Only this stream: metrics, performance, errors, log or system; may be repeated. "
-            "Default: all.",
-        ),
-    ] = None,
-    starts: StartsChoice = "latest",
-    tag: Annotated[
-        TagChoice,
-        typer.Option(
-            help="Append each line's origin (stream; rank, start, label). auto: only if the file "
-            "gets lines of several origins."
-        ),
-    ] = TagChoice.auto,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-    allow_dropped: Annotated[
-        bool,
-        typer.Option(
-            "--allow-dropped", help="Exit with 0 even if the recorder itself dropped records."
-        ),
-    ] = False,
-) -> None:
-    """Merge a run into one JSONL file, in order, and verify by `seq` that nothing is missing."""
-    kind = Path(to).suffix.lower()
-    if kind in _OTHER_KINDS:
-        raise fail(
-            f"--to {to}: export writes JSON Lines. Name the file .jsonl, or let a frame write "
-            f"{kind}: foundry_fastlog.read_run({str(path)!r}).to_polars('metrics'), and to_pandas()"
-        )
-    run = _open(path)
-    chosen = tuple(item.value for item in stream) if stream else STREAMS
-    try:
-        result = export_run(
-            run, to, streams=chosen, starts=starts_of(run, starts), tag=tag.value, force=force
-        )
-    except ExportError as error:
-        raise fail(str(error)) from None
-    from foundry_fastlog.show.terminal import render_export
-
-    render_export(run, result, Console(stderr=True, highlight=False))
-    if not result.complete or (result.dropped and not allow_dropped):
-        raise typer.Exit(PROBLEM)
+app.command(epilog=export.EPILOG)(export.export)
 
 
 @app.command(

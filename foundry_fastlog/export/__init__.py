@@ -1,1 +1,1 @@
-"""Other formats: JSONL in one file, and traces for Perfetto."""
+"""Other formats: JSON Lines in one file, tables, traces, events, and what monitoring reads."""

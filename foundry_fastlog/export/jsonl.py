@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,16 @@ from foundry_fastlog.run.files import (
     looks_like_stream_file,
 )
 
-__all__ = ["ExportError", "ExportResult", "Tag", "check_target", "export_run", "open_output"]
+__all__ = [
+    "ExportError",
+    "ExportResult",
+    "Tag",
+    "Tags",
+    "check_target",
+    "copy_lines",
+    "export_run",
+    "open_output",
+]
 
 #: Whether to append the fields for a line's origin.
 Tag = Literal["auto", "always", "never"]
@@ -112,37 +122,62 @@ def export_run(
     """
     if tag not in ("auto", "always", "never"):
         raise ValueError(f"tag must be 'auto', 'always' or 'never', got {tag!r}")
-    tags = _Tags(run, streams, tag)
+    tags = Tags(run, streams, tag)
     checks: list[SeriesCheck] = []
-    lines = size = 0
     # Created before the file, so that a wrong argument leaves nothing behind.
     entries = run.raw_lines(streams, starts=starts, checks=checks)
     path = None if to == "-" else check_target(run, Path(to), force=force)
     with open_output(path, force=force) as handle:
-        batch: list[bytes] = []
-        pending = 0
-        for series, raw in entries:
-            line = tags.apply(series, raw)
-            batch.append(line)
-            lines += 1
-            pending += len(line)
-            if pending >= _WRITE_BYTES:
-                handle.writelines(batch)
-                size += pending
-                batch.clear()
-                pending = 0
-        handle.writelines(batch)
-        size += pending
+        counts, size = copy_lines(entries, tags, handle)
+    lines = counts.total()
     ordered = tuple(stream for stream in STREAMS if stream in streams)
     left_out = {s: dict(names) for s, names in run.left_out.items() if names}
     return ExportResult(path, ordered, lines, size, tags.names, checks, run.unread, left_out)
 
 
-class _Tags:
-    """Appends the fields for a line's origin."""
+def copy_lines(
+    entries: Iterable[tuple[Series, bytes]], tags: Tags, handle: BinaryIO
+) -> tuple[Counter[str], int]:
+    """Write lines with their tags.
 
-    def __init__(self, run: Run, streams: Collection[str], tag: Tag) -> None:
+    Returns:
+        How many there are by stream, and of how many bytes.
+    """
+    counts: Counter[str] = Counter()
+    batch: list[bytes] = []
+    size = pending = 0
+    for series, raw in entries:
+        line = tags.apply(series, raw)
+        batch.append(line)
+        counts[series.stream] += 1
+        pending += len(line)
+        if pending >= _WRITE_BYTES:
+            handle.writelines(batch)
+            size += pending
+            batch.clear()
+            pending = 0
+    handle.writelines(batch)
+    return counts, size + pending
+
+
+class Tags:
+    """Appends the fields for a line's origin.
+
+    Args:
+        run: The run that the lines are of.
+        streams: The requested streams.
+        tag: Whether there are fields.
+        name: The name of the run, where lines of several runs go to one file.
+
+    Attributes:
+        names: The fields.
+    """
+
+    def __init__(
+        self, run: Run, streams: Collection[str], tag: Tag, name: str | None = None
+    ) -> None:
         self._run = run
+        self._name = name
         writers = run.writers
         names: list[str] = []
         if tag == "always" or (tag == "auto" and len(set(streams)) > 1):
@@ -151,6 +186,8 @@ class _Tags:
             names += ["rank", "start", "label"]
             if any(writer.stamp for writer in writers):
                 names.append("stamp")
+        if name is not None and tag != "never":
+            names.append("run")
         self.names = tuple(names)
         self._endings: dict[int, bytes] = {}
 
@@ -167,6 +204,7 @@ class _Tags:
                 "start": self._run.number_of(writer),
                 "label": writer.label,
                 "stamp": writer.stamp,
+                "run": self._name,
             }
             fields = orjson.dumps({name: origin[name] for name in self.names})
             ending = self._endings[id(series)] = b"," + fields[1:] + b"\n"

@@ -16,6 +16,13 @@ from typing import IO, Any, cast
 
 import orjson
 
+from foundry_fastlog.export.blocks import (
+    ThreadBlocks,
+    duration_of,
+    nanoseconds_of,
+    natural,
+    process_ids,
+)
 from foundry_fastlog.export.jsonl import check_target, open_output
 from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Record
@@ -26,11 +33,6 @@ from foundry_fastlog.run.files import StrPath, Writer
 __all__ = ["TraceResult", "export_chrome_trace"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
-# Nanoseconds. Ends are known to a microsecond, durations exactly, so nested blocks may appear to
-# overlap by this much.
-_ROUNDING = 10_000
-_LONGEST_S = 1e9
 # Device time is only an argument: no line says when the block began there, so it has no track.
 _ARGUMENTS = ("step", "parent", "error", "device", "device_duration_s", "missing")
 
@@ -118,30 +120,11 @@ def _first_start(run: Run, starts: Starts) -> int:
     """Return when the first block began, in nanoseconds since 1970: the trace's zero."""
     records = (orjson.loads(raw) for _, raw in run.raw_lines(["performance"], starts=starts))
     began = (
-        _nanoseconds(record["timestamp"]) - _duration(record)
+        nanoseconds_of(record["timestamp"]) - duration_of(record)
         for record in records
         if not is_marker(record)
     )
     return max(0, min(began, default=0)) // 1000 * 1000
-
-
-def _duration(record: Record) -> int:
-    """Return a block's duration in nanoseconds."""
-    return int(min(max(record["duration_s"], 0.0), _LONGEST_S) * 1e9 + 0.5)
-
-
-def _natural(value: object, most: int) -> int:
-    """Return a number from a line, or 0 if no recorder could have written it."""
-    return value if type(value) is int and 0 <= value <= most else 0
-
-
-def _nanoseconds(timestamp: str) -> int:
-    """Parse a line's timestamp; zero if it is damaged or before 1970."""
-    try:
-        moment = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: DTZ007 - below
-    except ValueError:
-        return 0
-    return max(0, (moment.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND * 1000)
 
 
 def _facts(run: Run, base: int) -> dict[str, Any]:
@@ -156,19 +139,19 @@ class _Tracks:
     def __init__(self, run: Run, base: int) -> None:
         self._base = base
         self.pids: dict[Writer, int] = {writer: i for i, writer in enumerate(run.writers, 1)}
-        self._threads: dict[tuple[int, int], _Thread] = {}
-        self._main_threads = _process_ids(run)
+        self._threads: dict[tuple[int, int], ThreadBlocks] = {}
+        self._main_threads = process_ids(run)
 
     def event(self, writer: Writer, record: Record) -> dict[str, Any]:
         """Convert a line to a trace event."""
         pid = self.pids[writer]
-        tid = _natural(record.get("thread"), 1 << 63)
+        tid = natural(record.get("thread"), 1 << 63)
         thread = self._threads.get((pid, tid))
         if thread is None:
-            thread = self._threads[(pid, tid)] = _Thread()
-        end = _nanoseconds(record["timestamp"]) - self._base
-        depth = _natural(record.get("depth"), 1 << 16)
-        begin, end = thread.place(depth, end - _duration(record), end)
+            thread = self._threads[(pid, tid)] = ThreadBlocks()
+        end = nanoseconds_of(record["timestamp"]) - self._base
+        depth = natural(record.get("depth"), 1 << 16)
+        begin, end = thread.place(depth, end - duration_of(record), end)
         return {
             "name": record["name"],
             "ph": "X",
@@ -191,61 +174,6 @@ class _Tracks:
         for pid, tid in sorted(self._threads):
             name = "main thread" if (pid, tid) in mains else f"thread {tid}"
             yield _named("thread_name", pid, tid, name=name)
-
-
-class _Thread:
-    """The blocks of one thread, in the order of their ends.
-
-    Two blocks that nest or follow each other only overlap by rounding, which is corrected here.
-    Larger overlaps are left as they are: interleaved coroutines, or a clock that was set.
-    """
-
-    def __init__(self) -> None:
-        self._ends: list[int] = []  # per depth, the end of its latest block
-        self._first: list[int | None] = []  # per depth, where the first child block begins
-
-    def place(self, depth: int, begin: int, end: int) -> tuple[int, int]:
-        """Adjust the ends of a block, by rounding errors at most.
-
-        Args:
-            depth: The number of enclosing blocks.
-            begin: Its start in nanoseconds.
-            end: Its end.
-        """
-        while len(self._ends) <= depth + 1:
-            self._ends.append(-_ROUNDING - 1)  # before everything: times count from the first block
-            self._first.append(None)
-        # Any block that ended earlier, at this depth or further out, ended before this one began.
-        before = max(self._ends[: depth + 1])
-        if 0 < before - begin <= _ROUNDING:
-            begin = before
-        # The blocks inside it lie within it.
-        inner, self._first[depth + 1] = self._first[depth + 1], None
-        if inner is not None and 0 < begin - inner <= _ROUNDING:
-            begin = inner
-        last = max(self._ends[depth + 1 :])
-        if 0 < last - end <= _ROUNDING:
-            end = last
-        end = max(begin, end)
-        self._ends[depth] = end
-        if self._first[depth] is None:
-            self._first[depth] = begin
-        return begin, end
-
-
-def _process_ids(run: Run) -> list[tuple[Writer, int]]:
-    """Return the writers' process ids: a child's from its label, others' from run.json."""
-    found = [
-        (writer, int(writer.children[-1][1:].partition("x")[0]))
-        for writer in run.writers
-        if writer.children
-    ]
-    attempts = run.info.get("attempts")
-    for attempt in attempts if isinstance(attempts, list) else []:
-        if isinstance(attempt, dict) and isinstance(attempt.get("pid"), int):
-            start = (attempt.get("label", ""), attempt.get("stamp", ""))
-            found += [(w, attempt["pid"]) for w in run.writers if (w.label, w.stamp) == start]
-    return found
 
 
 def _named(kind: str, pid: int, tid: int, **args: object) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the caller passes in the objects
     from rich.console import Console
 
     from foundry_fastlog.analysis.summary import Summary
-    from foundry_fastlog.export.jsonl import ExportResult
+    from foundry_fastlog.export.result import Exported
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.run import Run
     from foundry_fastlog.reading.start_states import StartReport
@@ -347,15 +347,16 @@ def render_problems(problems: list[Problem], omitted: int, console: Console) -> 
     _rest(len(problems) + omitted, console)
 
 
-def render_export(run: Run, result: ExportResult, console: Console) -> None:
-    """Show what an export has written, and whether it is complete."""
+def render_export(runs: Sequence[Run], result: Exported, console: Console) -> None:
+    """Show what an export has written, what changed on the way, and whether it is complete."""
     name = "standard output" if result.path is None else str(result.path)
-    console.print(
-        Text(f"{result.lines:,} lines, {format_bytes(result.bytes)}, written to {name}"),
-        soft_wrap=True,
-    )
-    if result.added:
-        console.print(f"added to each line: {', '.join(result.added)}")
+    word = "line" if result.format == "jsonl" else "row"
+    rows = plural(sum(result.rows.values()), word)
+    if len(result.rows) > 1:
+        rows += f" ({', '.join(f'{count:,} of {s}' for s, count in result.rows.items())})"
+    console.print(Text(f"{rows}, {format_bytes(result.bytes)}, written to {name}"), soft_wrap=True)
+    for note in result.notes:
+        console.print(Text(printable(note)), soft_wrap=True)
     if result.left_out:
         console.print(f"omitted: {describe_left_out(result.left_out)}", soft_wrap=True)
     if result.complete and not result.dropped:
@@ -371,7 +372,8 @@ def render_export(run: Run, result: ExportResult, console: Console) -> None:
     else:
         console.print("NOT complete", style="bold red")
     render_checks(result.checks, console)
-    render_problems(run.problems, run.problems_omitted, console)
+    for run in runs:
+        render_problems(run.problems, run.problems_omitted, console)
 
 
 _OUTCOME_STYLES = {

@@ -252,14 +252,14 @@ def test_export_of_a_whole_run_exits_with_0(run: Path, tmp_path: Path, command: 
     assert target.read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.PARQUET"])
+@pytest.mark.parametrize("name", ["x.tsv", "x.XLSX"])
 def test_export_writes_no_other_format(
     run: Path, tmp_path: Path, command: Command, name: str
 ) -> None:
     """Not under its name either; it says what does."""
     error = command("export", run, "--to", tmp_path / name, code=2).err
-    assert "export writes JSON Lines" in error
-    assert "to_polars" in error
+    assert "choose .csv or .parquet" in error
+    assert "to_pandas" in error
     assert not (tmp_path / name).exists()
 
 

@@ -50,7 +50,7 @@ MAY_IMPORT_THE_PACKAGE = {"demo"}
 # What must work where the extension was never built: a laptop that only reads runs.
 READING_MODULES = (
     *("run.files", "reading.run", "reading.cursor", "reading.overlay", "reading.preview"),
-    *("export.jsonl", "export.perfetto", "analysis.summarize"),
+    *("export.jsonl", "export.perfetto", "export.runs", "analysis.summarize"),
 )
 # Which files of csrc/core ask RunFiles, and what they must not ask the system itself.
 THROUGH_RUN_FILES = (

@@ -16,8 +16,8 @@ from recorded import in_threads
 
 from foundry_fastlog import Recorder, export_chrome_trace, read_run
 from foundry_fastlog.cli.main import main
+from foundry_fastlog.export.blocks import ThreadBlocks
 from foundry_fastlog.export.jsonl import ExportError
-from foundry_fastlog.export.perfetto import _Thread
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.files import RunNotFoundError
 
@@ -204,7 +204,7 @@ def test_rounded_blocks_nest_again(root: list[Any], data: st.DataObject) -> None
 
     for node in root:
         walk(node, 0)
-    thread = _Thread()
+    thread = ThreadBlocks()
     placed = []
     for depth, begin, end in exact:
         cut = end // 1000 * 1000
@@ -229,7 +229,7 @@ def test_rounded_blocks_nest_again(root: list[Any], data: st.DataObject) -> None
     ids=["ends no earlier than those inside it", "really overlaps"],
 )
 def test_where_a_block_is_placed(blocks: list[tuple[int, int, int, int, int]]) -> None:
-    thread = _Thread()
+    thread = ThreadBlocks()
     for depth, begin, end, start, stop in blocks:
         assert thread.place(depth, begin, end) == (start, stop)
 
