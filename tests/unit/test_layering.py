@@ -31,7 +31,7 @@ MAY_INCLUDE = {
 # The rooms of the package, from the ground up: each imports only from those before it.
 ROOMS = (
     *("base", "run", "reading", "recording", "machine", "config", "analysis", "export", "show"),
-    *("pages", "sinks", "messages", "components", "migrate", "demo", "cli"),
+    *("pages", "sinks", "messages", "components", "integrations", "migrate", "demo", "cli"),
 )
 FLAT = {"__init__", "__main__", "_version"}
 # The trainer to learn from imports what a user would.
