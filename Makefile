@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SIM_ARGS ?= --seconds 60
 
-PY_PATHS := $(wildcard foundry_fastlog tests benchmarks .ci setup.py)
+PY_PATHS := $(wildcard foundry_fastlog tests benchmarks examples .ci setup.py)
 CPP_PATHS = $(shell find csrc tests/cpp tests/crash tests/device tests/sim -path tests/cpp/third_party -prune -o \
   \( -name '*.cpp' -o -name '*.hpp' -o -path 'tests/device/*.[ch]' \) -print)
 

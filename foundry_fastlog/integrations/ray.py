@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune.logger import LoggerCallback
 
 from foundry_fastlog.base.arguments import absolute, check_directory
@@ -84,9 +85,19 @@ class FastlogLoggerCallback(LoggerCallback):
         if adapter is None:
             return
         if failed:
-            adapter.failed(trial.get_error() or RuntimeError("the trial failed"))
+            adapter.failed(_error_of(trial))
         adapter.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the runs that are open, as Ray does before it runs trials."""
         return {**vars(self), "_adapters": {}}
+
+
+def _error_of(trial: Any) -> Exception:  # noqa: ANN401 - a Trial
+    """What ended a trial, as Ray has left it in the trial's local directory."""
+    try:
+        pickled = Path(trial.pickled_error_file).read_bytes()
+        error = cloudpickle.loads(pickled)
+    except Exception:  # noqa: BLE001 - no such file, or a class that this process does not know
+        error = None
+    return error if isinstance(error, Exception) else RuntimeError(f"trial {trial} failed")
