@@ -123,10 +123,7 @@ def test_the_handler_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     early = {"log_type_name": "metric_value", "event_name": "n", "value": 1, "step": None}
     logger.warning("plain")
     logger.warning("begins", extra={**event, "log_type_name": "x_start", "value": None})
-    logger.warning(
-        "early",
-        extra={"log_type_name": "metric_value", "event_name": "n", "value": 1, "step": None},
-    )
+    logger.warning("early", extra=early)
     logger.warning("task", extra={**event, "log_type_name": "x_error", "task_name": "Task-1"})
     logger.warning("odd", extra={**event, "log_type_name": "x_end", "value": "text"})
     logger.removeHandler(handler)
