@@ -181,7 +181,7 @@ class Adapter:
             self._attempt(lambda recorder: recorder.rewind(step + 1))
             _newest[recorder] = step
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, message: str = "Training failed") -> None:
         """Record the exception that ended the training, and that it ends the run."""
         recorder = self._recorder
         if recorder is None or recorder.closed:
@@ -189,7 +189,7 @@ class Adapter:
         if isinstance(error, Exception) and not is_recorded(error, recorder):
             mark_recorded(error, recorder)
             recorder.event(
-                "Training failed",
+                message,
                 level="CRITICAL",
                 logger=self._logger,
                 error=error,
@@ -284,7 +284,7 @@ def _note_uncaught() -> None:
     error = None if interactive else getattr(sys, "last_value", None)
     if error is not None:
         for adapter in list(_adapters):
-            adapter.failed(error)
+            adapter.failed(error, "Program failed")
 
 
 atexit.register(_note_uncaught)  # after the recorders' own, so it runs before

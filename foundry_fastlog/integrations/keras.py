@@ -63,14 +63,25 @@ class FastlogCallback(Adapting, Callback):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Open the run with its configuration."""
-        optimizer = self.model.optimizer
-        config = {"model": self.model.name, "fit": self.params}
-        config |= {"optimizer": optimizer.get_config(), "parameters": self.model.count_params()}
-        self._adapter.open(config)
+        self._adapter.open(self._config())
         self._adapter.recovered()
         self._fitting = True
-        self._step = self._before = int(optimizer.iterations)
+        if self.model.optimizer is not None:
+            self._step = int(self.model.optimizer.iterations)
+        self._before = self._step
         self._adapter.train_from(self._step)
+
+    def _config(self) -> dict[str, Any]:
+        """What is known of the training: a model of one's own may lack any of it."""
+        config: dict[str, Any] = {"model": self.model.name, "fit": self.params}
+        if self.model.built:
+            config["parameters"] = self.model.count_params()
+        if (optimizer := self.model.optimizer) is not None:
+            try:
+                config["optimizer"] = optimizer.get_config()
+            except NotImplementedError:  # its schedule has none
+                config["optimizer"] = {"name": optimizer.name}
+        return config
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch and its first step."""

@@ -149,3 +149,31 @@ def test_a_rank_and_an_evaluation_alone(tmp_path: Path) -> None:
         model().evaluate(X, Y, callbacks=[callback], verbose=0)
     assert [step for step, _ in points(run, "test_mae")] == [0]
     assert (run / "metrics.r1.jsonl").exists()
+
+
+def test_a_model_that_says_little(tmp_path: Path) -> None:
+    """A schedule without a configuration, and a training without an optimizer."""
+
+    class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> float:
+            return 0.1
+
+    class Own(keras.Model):  # type: ignore[misc]
+        def train_step(self, *data: Any) -> dict[str, float]:
+            return {"loss": 0.5}
+
+    with FastlogCallback(tmp_path / "run", batches=True) as callback:
+        made = model()
+        made.compile(keras.optimizers.SGD(Schedule(), name="odd"), "mse")
+        fit(made, callback, epochs=1)
+        inputs = keras.Input((2,))
+        own = Own(inputs, keras.layers.Dense(1)(inputs))
+        own.compile(optimizer=None, loss="mse")
+        fit(own, callback, epochs=1)
+    (start,) = starts(tmp_path / "run")
+    assert start["config"]["optimizer"] == {"name": "odd"}
+    assert [
+        line["context"]["fit"]["epochs"]
+        for line in read_run(tmp_path / "run").lines("log")
+        if line["message"] == "Configuration"
+    ] == [1]

@@ -251,4 +251,5 @@ raise ValueError("bad batch")
     )
     assert ends(tmp_path / "run") == [("exception", "ValueError")]
     (line,) = read_run(tmp_path / "run").lines("errors")
-    assert (line["error_message"], line["step"]) == ("bad batch", 3)
+    assert (line["message"], line["error_message"]) == ("Program failed", "bad batch")
+    assert line["step"] == 3
