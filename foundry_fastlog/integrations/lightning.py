@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,11 @@ from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.recording.recorder import Recorder
 
 # Two names of one library; their Trainers take loggers of either, so one is enough.
-if "pytorch_lightning" in sys.modules and "lightning" not in sys.modules:
+_OTHER_IN_USE = "pytorch_lightning" in sys.modules and "lightning" not in sys.modules
+if _OTHER_IN_USE or find_spec("lightning") is None:
     from pytorch_lightning.loggers import Logger
 else:
-    try:
-        from lightning.pytorch.loggers import Logger
-    except ModuleNotFoundError:
-        from pytorch_lightning.loggers import Logger
+    from lightning.pytorch.loggers import Logger
 
 __all__ = ["FastlogLogger"]
 
