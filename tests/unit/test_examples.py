@@ -44,12 +44,14 @@ def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(runs) == (3 if library == "ray" else 1)
     for found in runs:
         assert len(points(found, metric)) == count
-        assert starts(found)[0]["config"]
+        # The handler of torchtitan opens the run before its configuration is known.
+        assert starts(found)[0]["config"] or library == "torchtitan"
         assert complete(found)
     if library == "transformers":
         run_example(name, tmp_path, "--resume")
         assert len(read_run(runs[0]).report_starts()) == 2
-        assert len(points(runs[0], metric)) == count
+        steps = [step for step, _ in points(runs[0], metric)]
+        assert steps == list(range(1, len(steps) + 1))
 
 
 def library_is_there(name: str) -> bool:

@@ -262,34 +262,3 @@ def test_after_its_close(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         trained.evaluate()
         trained.evaluate()
     assert sum("not recorded" in record.getMessage() for record in caplog.records) == 1
-
-
-def test_trl(tmp_path: Path) -> None:
-    """Its trainers are Trainers: what they add to the logs is recorded, too."""
-    trl, datasets = library("trl"), library("datasets")
-    tokenizers = library("tokenizers")
-    words = {word: index for index, word in enumerate(("<pad>", "a", "b", "c", "d", "e", "f", "g"))}
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "<pad>")),
-        pad_token="<pad>",
-        eos_token="<pad>",
-    )
-    args = trl.SFTConfig(
-        str(tmp_path / "out"),
-        max_steps=3,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        per_device_train_batch_size=2,
-        save_strategy="no",
-        disable_tqdm=True,
-    )
-    data = datasets.Dataset.from_dict({"input_ids": [[1, 2, 3, 4]] * 8})
-    with FastlogCallback(tmp_path / "run") as callback:
-        trained = trl.SFTTrainer(
-            model(), args, train_dataset=data, processing_class=tokenizer, callbacks=[callback]
-        )
-        trained.train()
-    for name in ("loss", "num_tokens", "mean_token_accuracy"):
-        assert len(points(tmp_path / "run", name)) == 3
-        assert points(tmp_path / "run", name) == history(trained, name)
