@@ -44,7 +44,8 @@ class FastlogTracker(Adapting, GeneralTracker):
         Args:
             run_dir: The run's directory, unless a recorder is given.
             recorder: The recorder to use; whoever opened it closes it.
-            all_ranks: Record in each process, not in the main one alone.
+            all_ranks: Record in each process, not in the main one alone. Where Accelerate calls
+                its trackers in the main one alone, call this one's log() and finish() yourself.
             **options: Options for opening the run, see `Recorder`.
 
         Raises:
