@@ -68,9 +68,9 @@ class SummaryWriter:
         log_dir: str | os.PathLike[str] | None = None,
         comment: str = "",
         purge_step: int | None = None,
-        max_queue: int = 10,  # noqa: ARG002 - as torch's
-        flush_secs: int = 120,  # noqa: ARG002 - as torch's
-        filename_suffix: str = "",  # noqa: ARG002 - as torch's
+        max_queue: int = 10,
+        flush_secs: int = 120,
+        filename_suffix: str = "",
         **options: Any,  # noqa: ANN401 - the recorder's
     ) -> None:
         if not log_dir:
@@ -92,8 +92,8 @@ class SummaryWriter:
         scalar_value: Any,  # noqa: ANN401 - whatever log() takes
         global_step: int | None = None,
         walltime: float | None = None,
-        new_style: bool = False,  # noqa: ARG002 - as torch's
-        double_precision: bool = False,  # noqa: ARG002 - always
+        new_style: bool = False,
+        double_precision: bool = False,
     ) -> None:
         """Record a value.
 
@@ -136,8 +136,8 @@ class SummaryWriter:
         self,
         hparam_dict: Mapping[str, Any],
         metric_dict: Mapping[str, Any],
-        hparam_domain_discrete: object = None,  # noqa: ARG002 - as torch's
-        run_name: str | None = None,  # noqa: ARG002 - as torch's
+        hparam_domain_discrete: object = None,
+        run_name: str | None = None,
         global_step: int | None = None,
     ) -> None:
         """Add hyperparameters to the configuration, and record the metrics beside them."""

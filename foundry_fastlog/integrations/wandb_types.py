@@ -254,7 +254,7 @@ class _Named(MutableMapping[str, Any]):
 class Config(_Named):
     """The configuration of a run."""
 
-    def update(self, d: object = None, /, allow_val_change: object = None, **more: Any) -> None:  # noqa: ANN401, ARG002 - as wandb's
+    def update(self, d: object = None, /, allow_val_change: object = None, **more: Any) -> None:  # noqa: ANN401 - as wandb's
         """Add settings, or change them: a mapping, a namespace, or a configuration object."""
         self._set({**plain_config(d), **more})
 

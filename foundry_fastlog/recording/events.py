@@ -10,12 +10,19 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from threading import get_native_id
 from typing import Any
 
 import orjson
 
 from foundry_fastlog.base import caller_time
-from foundry_fastlog.base.arguments import INT64_MIN, check_type, level_name, step_number
+from foundry_fastlog.base.arguments import (
+    INT64_MIN,
+    check_number,
+    check_type,
+    level_name,
+    step_number,
+)
 from foundry_fastlog.base.error_facts import error_facts
 from foundry_fastlog.base.json_text import (
     Bounds,
@@ -246,6 +253,30 @@ class EventRecorder(core.RecorderCore):
         for members in _members(head, "system", values, self._largest_fragment):
             accepted = self._fragment(_SYSTEM, members) and accepted
         return accepted
+
+    def timing(
+        self, name: str, duration_s: float, step: int | None = None, parent: str | None = None
+    ) -> bool:
+        """Record a block that a trainer has timed and that ends now; `timer()` times one itself.
+
+        Args:
+            name: The block's name.
+            duration_s: How long it took, in seconds.
+            step: The training step.
+            parent: Name of the outermost block around it, which is recorded after it.
+
+        Returns:
+            True when it was accepted, False when it was dropped.
+
+        Raises:
+            TypeError, ValueError, OverflowError: A duration or step that is none.
+            RecorderClosedError: The recorder has been closed.
+        """
+        check_number("duration_s", duration_s, 0, 1e9)
+        line: dict[str, Any] = {"name": name, "duration_s": float(duration_s)}
+        line |= {} if step is None else {"step": step_number(step)}
+        line |= {"depth": 0} if parent is None else {"depth": 1, "parent": parent}
+        return self._fragment(_PERFORMANCE, render_members({**line, "thread": get_native_id()}))
 
     def rewind(self, step: int) -> bool:
         """Say that this process went back to a step: a checkpoint was restored within the program.

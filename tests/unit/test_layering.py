@@ -30,18 +30,8 @@ MAY_INCLUDE = {
 }
 # The rooms of the package, from the ground up: each imports only from those before it.
 ROOMS = (
-    *(
-        "base",
-        "run",
-        "reading",
-        "recording",
-        "machine",
-        "config",
-        "analysis",
-        "export",
-        "importing",
-        "show",
-    ),
+    *("base", "run", "reading", "recording", "machine", "config", "analysis", "export"),
+    *("importing", "show"),
     *("pages", "sinks", "messages", "components", "integrations", "migrate", "demo", "cli"),
 )
 FLAT = {"__init__", "__main__", "_version"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,19 @@ def test_huge_texts_are_rendered_cut(recorder: Recorder, monkeypatch: pytest.Mon
     ]
     assert all(text.endswith(f"... ({len(huge)} characters)") for text in told)
     assert str(9 << 20) in error["traceback"] or "characters) ..." in error["traceback"]
+
+
+def test_a_block_that_somebody_else_timed(recorder: Recorder) -> None:
+    """It is a line as that of a timer: within another block, or by itself."""
+    assert recorder.timing("forward", 0.25, 7, parent="step")
+    assert recorder.timing("step", 1, 7)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="duration_s"):
+            recorder.timing("step", wrong, 7)
+    with pytest.raises(TypeError, match="duration_s must be a number"):
+        recorder.timing("step", "1", 7)  # type: ignore[arg-type]
+    inner, outer = written(recorder, "performance")
+    assert inner["thread"] == outer["thread"] == threading.get_native_id()
+    facts = ("name", "duration_s", "step", "depth", "parent")
+    assert [inner.get(fact) for fact in facts] == ["forward", 0.25, 7, 1, "step"]
+    assert [outer.get(fact) for fact in facts] == ["step", 1.0, 7, 0, None]
