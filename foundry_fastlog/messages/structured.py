@@ -6,7 +6,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base import caller_time
@@ -18,7 +17,14 @@ from foundry_fastlog.messages.capture import notice_removed
 from foundry_fastlog.messages.context import ambient, layer, log_context
 from foundry_fastlog.messages.direct_route import Route, find_route
 from foundry_fastlog.messages.enabling import is_enabled, remember
-from foundry_fastlog.messages.text_lines import BASE_FIELDS, PARTS, exact, settled
+from foundry_fastlog.messages.text_lines import (
+    BASE_FIELDS,
+    PARTS,
+    ExcInfo,
+    exact,
+    exc_info_of,
+    settled,
+)
 from foundry_fastlog.messages.text_writer import writer
 
 if TYPE_CHECKING:
@@ -29,8 +35,6 @@ __all__ = ["LEVEL_MARK", "StructuredLogger", "log_context"]
 LEVEL_MARK = "fastlog_level"
 """Attribute of a `logging.Logger`: a level set by this package, not by the program."""
 
-_Triple = tuple[type[BaseException], BaseException, TracebackType | None]
-ExcInfo = bool | BaseException | _Triple | tuple[None, None, None] | None
 
 DEBUG, INFO, WARNING, ERROR, CRITICAL = (
     logging.DEBUG,
@@ -280,7 +284,7 @@ class StructuredLogger:
                 self._route = route = find_route(logger)
                 notice_removed()
             if exc_info is not None:
-                exc_info = _settled(exc_info)
+                exc_info = exc_info_of(exc_info)
             if exc_info or not route.direct:
                 self._log_through_stdlib(level, message, exc_info, stacklevel + 2, fields)
                 return
@@ -332,19 +336,6 @@ class StructuredLogger:
     def __repr__(self) -> str:
         """Show the name and the experiment."""
         return f"<StructuredLogger {self.name!r} experiment={self.context.get('experiment')!r}>"
-
-
-def _settled(exc_info: object) -> ExcInfo:
-    """Return what the standard library takes, whatever an exception's class does, or a value is."""
-    if is_a(exc_info, BaseException):
-        trace = BaseException.__dict__["__traceback__"].__get__(exc_info)
-        return type(exc_info), exc_info, trace  # type: ignore[return-value] # its class is one
-    if type(exc_info) is tuple:
-        return exc_info
-    try:
-        return bool(exc_info)
-    except Exception:  # noqa: BLE001 - an array of several elements, for one
-        return True
 
 
 def _formatted(message: object, args: tuple[object, ...]) -> str:

@@ -18,6 +18,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any, Protocol
 
 from foundry_fastlog.base.error_facts import exception_text
@@ -28,11 +29,13 @@ __all__ = [
     "BASE_FIELDS",
     "CAPTURED",
     "PARTS",
+    "ExcInfo",
     "Message",
     "Output",
     "Parts",
     "details_of",
     "exact",
+    "exc_info_of",
     "fields_of",
     "head_of",
     "line_tail_of",
@@ -43,6 +46,9 @@ __all__ = [
     "sound",
     "text_of",
 ]
+
+_Triple = tuple[type[BaseException], BaseException, TracebackType | None]
+ExcInfo = bool | BaseException | _Triple | tuple[None, None, None] | None
 
 BASE_FIELDS = ("experiment", "git_hash", "device")
 """Context that is the same in all messages: included in the JSON, omitted from the text."""
@@ -194,6 +200,19 @@ def _settled_value(value: object) -> float | str:
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the `extra` fields of a plain logging call."""
     return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+
+
+def exc_info_of(exc_info: object) -> ExcInfo:
+    """Return what the standard library takes, whatever an exception's class does, or a value is."""
+    if is_a(exc_info, BaseException):
+        trace = BaseException.__dict__["__traceback__"].__get__(exc_info)
+        return type(exc_info), exc_info, trace  # type: ignore[return-value] # its class is one
+    if type(exc_info) is tuple:
+        return exc_info
+    try:
+        return bool(exc_info)
+    except Exception:  # noqa: BLE001 - an array of several elements, for one
+        return True
 
 
 def message_of(record: logging.LogRecord) -> str:
