@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -43,6 +44,8 @@ def start_sync(directory: Path, target: str, *, project: str | None = None) -> N
         with (place / f"{target}.log").open("ab") as said:
             process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, *arguments],
+                # Not by the process that wandb has for this one.
+                env={key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

@@ -53,34 +53,44 @@ class WandbTarget:
     def open(self, run: Run, known: dict[str, Any]) -> int:
         """Begin a run of wandb, or go on with the one that is known."""
         with extra("wandb", "wandb"):
-            import wandb
+            import wandb  # noqa: F401 - whether it is there
         project = self._project or os.environ.get("WANDB_PROJECT") or "foundry_fastlog"
         known.setdefault("project", project)
         known.setdefault("id", secrets.token_hex(4))
         self._place = Path(self._directory or run.path / ".sync")
         self._place.mkdir(parents=True, exist_ok=True)
-        try:
-            self._run: Any = wandb.init(
-                entity=self._entity,
-                project=known["project"],
-                id=known["id"],
-                name=self._name or str(run.info.get("name") or run.path.absolute().name),
-                dir=str(self._place),
-                config=config_of(run),
-                mode=self._mode,  # type: ignore[arg-type] # one of its words, or its error says so
-                resume="allow",
-                settings=wandb.Settings(
-                    console="off",
-                    disable_code=True,
-                    disable_git=True,
-                    x_disable_stats=True,  # of this process; the run's own are rows
-                ),
-            )
-        except Exception as error:
-            raise SyncError(f"wandb could not begin a run: {error}") from error
+        self._run: Any = self._begin(run, known)
         self._run.define_metric("*", step_metric="step", step_sync=False)
         known["url"] = self._run.url
         return max(self._noted(), int(self._run.starting_step or 0))
+
+    def _begin(self, run: Run, known: dict[str, Any]) -> Any:  # noqa: ANN401 - wandb's Run
+        import wandb
+
+        end = time.monotonic() + _LAST_S
+        while True:
+            try:
+                return wandb.init(
+                    entity=self._entity,
+                    project=known["project"],
+                    id=known["id"],
+                    name=self._name or str(run.info.get("name") or run.path.absolute().name),
+                    dir=str(self._place),
+                    config=config_of(run),
+                    mode=self._mode,  # type: ignore[arg-type] # one of its words, or its error says so
+                    resume="allow",
+                    settings=wandb.Settings(
+                        console="off",
+                        disable_code=True,
+                        disable_git=True,
+                        x_disable_stats=True,  # of this process; the run's own are rows
+                    ),
+                )
+            except Exception as error:  # noqa: PERF203 - it is asked twice a second
+                # wandb's process takes a moment to see that a sender was killed.
+                if "is in use" not in str(error) or time.monotonic() > end:
+                    raise SyncError(f"wandb could not begin a run: {error}") from error
+                time.sleep(0.5)
 
     def _noted(self) -> int:
         """Return how many rows are in wandb's run files, of this process and of earlier ones."""

@@ -81,13 +81,18 @@ def test_a_large_summary_becomes_several_lines(cuda: Cuda, run: Path) -> None:
         assert recorder.epoch_summary(1, values)
         assert recorder.flush(20)
     found: dict[str, Any] = {}
+    reasons: set[str] = set()
     for line in lines(run):
         found |= line["summary"]
+        reasons |= {why for name, why in line.get("missing", {}).items() if name[0] == "v"}
+    # Values that arrive late may be given up: what waits must not keep half of so small a ring.
+    assert reasons <= {"no_room"}
     assert found.pop("text").startswith("x")
     (long,) = [name for name in found if name.startswith("k")]
     assert len(long) < 400
     assert found.pop(long) is None  # no_key_space
-    assert found == {f"v{n}": 1.5 for n in range(3000)}
+    assert list(found) == [f"v{n}" for n in range(3000)]
+    assert set(found.values()) <= ({1.5, None} if reasons else {1.5})
 
 
 @alone

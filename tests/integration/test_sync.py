@@ -239,7 +239,9 @@ SENDER = "import sys; from foundry_fastlog.cli.main import main; sys.exit(main()
 
 
 def start_sync(run: Path, *arguments: object, **variables: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+    # With a process of wandb's own, as from a shell.
+    kept = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    environment = {**kept, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
     command = [sys.executable, "-c", SENDER, "sync", str(run), *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, start_new_session=True
@@ -352,7 +354,8 @@ def test_wandb_that_cannot_begin(wandb_home: Path, monkeypatch: Patch) -> None:
     import wandb
 
     OracleWriter(wandb_home / "run").fill(range(3))
-    monkeypatch.setattr(wandb, "init", Mock(side_effect=wandb.Error("no login")))
+    held = [wandb.Error("run ID x is in use"), wandb.Error("no login")]
+    monkeypatch.setattr(wandb, "init", Mock(side_effect=held))
     with pytest.raises(SyncError, match="could not begin a run: no login"):
         sync_run(wandb_home / "run", "wandb")
 
