@@ -17,6 +17,7 @@ _STEPS = ("step", "_step", "global_step", "iteration", "iter", "it", "steps")
 _TIMES = ("timestamp", "_timestamp", "time", "wall_time", "ts", "datetime", "date")
 _EPOCH = "epoch"
 _LOOKED_AT = 100  # lines, for the name of the step
+_TICK_S = 1e-3  # between lines without a time
 _MILLISECONDS = 1e11  # a time that is larger counts these
 
 
@@ -28,8 +29,9 @@ def read_json_lines(path: Path, step: str | None = None, time: str | None = None
         step: The member that is the step. Default: the first of ``step``, ``_step``,
             ``global_step``, ``iteration``, ``iter`` that lines have; without one lines are counted.
         time: The member that is the time: seconds or milliseconds since 1970, or ISO 8601. Default:
-            the first of ``timestamp``, ``_timestamp``, ``time``, ``wall_time`` that is one; lines
-            without a time follow the last one in a millisecond.
+            the first of ``timestamp``, ``_timestamp``, ``time``, ``wall_time`` that is one. A line
+            without one is a millisecond later than the last; where none has one, they end when
+            the file was written.
 
     Raises:
         SourceError: No line is a JSON object.
@@ -75,14 +77,13 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _lines(path: Path, step: str | None, time: str | None, session: Session) -> Iterator[Line]:
-    modified = path.stat().st_mtime
-    last = 0.0
+    last = path.stat().st_mtime - _TICK_S * (_count(path) + 1)  # none is later than the file
     count = -1
     for number, values in _objects(path):
         session.left_out["line"] += number - count - 1
         count = number
         moment = _moment(values, time)
-        last = moment if moment is not None else last + 1e-3 if last else modified
+        last = last + _TICK_S if moment is None else moment
         place = values.pop(step, None) if step is not None else number
         if not _is_whole(place):
             session.left_out["line without a step"] += 1
@@ -94,6 +95,11 @@ def _lines(path: Path, step: str | None, time: str | None, session: Session) -> 
         metrics = flattened(values, session.left_out)
         if metrics:
             yield Line("metrics", last, {**fields, "metrics": metrics})
+
+
+def _count(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
 
 
 def _moment(values: dict[str, Any], time: str | None) -> float | None:

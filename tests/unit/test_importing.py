@@ -351,6 +351,8 @@ def test_an_imported_run_goes_on(tmp_path: Path) -> None:
         recorder.log({"x": -1.0})
     run = read_run(found.path)
     assert run.metric("x").values.tolist() == [*range(10), -1.0]
+    latest = max(line["timestamp"] for line in read_run(found.path).lines("metrics", starts=0))
+    assert moment_of(latest) <= source.stat().st_mtime
     assert len(run.starts) == 2
 
 
