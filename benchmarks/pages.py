@@ -194,6 +194,9 @@ def follow_many(address: str, run: str, count: int) -> list[socket.socket]:
     cookie = f"foundry-fastlog-{where.port}={parse_qs(where.query)['token'][0]}"
     names = [f"m{n}" for n in range(METRICS)]
     streams = []
+    listing = http.client.HTTPConnection(where.netloc, timeout=60)
+    listing.request("GET", "/api/runs", headers={"Cookie": cookie})
+    assert run in {row["id"] for row in orjson.loads(listing.getresponse().read())}
     for number in range(count):
         stream = socket.create_connection(("127.0.0.1", where.port or 0), timeout=60)
         head = f"GET /api/events?client={number} HTTP/1.1\r\nHost: {where.netloc}\r\n"
@@ -212,7 +215,8 @@ def follow_many(address: str, run: str, count: int) -> list[socket.socket]:
 def heard_of(stream: socket.socket, step: int) -> int:
     """Read a stream of events until a step is told; return how many bytes were told before."""
     told = b""
-    while f"{step}]".encode() not in told[-4000:] and f"[{step},".encode() not in told[-4000:]:
+    wanted = (f",{step}]".encode(), f"[{step}]".encode())  # the end of an update's steps
+    while not any(one in told[-(1 << 18) :] for one in wanted):
         part = stream.recv(1 << 16)
         assert part, "the stream has ended"
         told += part
