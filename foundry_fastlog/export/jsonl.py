@@ -19,6 +19,7 @@ from typing import BinaryIO, Literal
 import orjson
 
 from foundry_fastlog.base.formatting import json_output
+from foundry_fastlog.export.result import Checked
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
@@ -53,7 +54,7 @@ class ExportError(ValueError):
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class ExportResult(Checked):
     """What an export wrote.
 
     Attributes:
@@ -75,16 +76,6 @@ class ExportResult:
     checks: list[SeriesCheck]
     unread: int = 0
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every accepted record is there, once and readable."""
-        return not self.unread and all(check.complete for check in self.checks)
-
-    @property
-    def dropped(self) -> int:
-        """Records that the recorder dropped because its ring was full."""
-        return sum(check.dropped for check in self.checks)
 
 
 def export_run(

@@ -17,11 +17,28 @@ from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Series
 
-__all__ = ["Exported", "NamedRun", "Tally", "name_runs"]
+__all__ = ["Checked", "Exported", "NamedRun", "Tally", "name_runs"]
+
+
+class Checked:
+    """What both kinds of results know of completeness."""
+
+    checks: list[SeriesCheck]
+    unread: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every accepted record is there, once and readable."""
+        return not self.unread and all(check.complete for check in self.checks)
+
+    @property
+    def dropped(self) -> int:
+        """Records that the recorder dropped because its ring was full."""
+        return sum(check.dropped for check in self.checks)
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Checked):
     """What an export of runs wrote.
 
     Attributes:
@@ -43,16 +60,6 @@ class Exported:
     checks: list[SeriesCheck]
     unread: int = 0
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every accepted record is there, once and readable."""
-        return not self.unread and all(check.complete for check in self.checks)
-
-    @property
-    def dropped(self) -> int:
-        """Records that the recorder dropped because its ring was full."""
-        return sum(check.dropped for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was written as JSON values."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.arguments import absolute, check_directory
 from foundry_fastlog.base.error_marks import is_recorded, mark_recorded
+from foundry_fastlog.integrations.notices import Notices
 from foundry_fastlog.recording.recorder import Recorder, recorder_of
 from foundry_fastlog.recording.sharing import acquire, release
 
@@ -74,7 +75,7 @@ class Adapter:
         self._given = recorder
         self._recorder: Recorder | None = None
         self._options = dict(options or {})
-        self._told: set[str] = set()
+        self._notices = Notices()
         self._refused = False
         self._release: weakref.finalize[[Recorder], Adapter] | None = None
         _adapters.add(self)
@@ -221,12 +222,8 @@ class Adapter:
         try:
             record(self._recorder)
         except RuntimeError as error:  # RecorderClosedError, too
-            self._warn_once(type(error).__name__, f"not recorded in {self.run_dir}: {error}")
-
-    def _warn_once(self, what: str, text: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            _log.warning("%s", text)
+            what = type(error).__name__
+            self._notices.tell(what, "not recorded in %s: %s", self.run_dir, error)
 
 
 class Adapting:

@@ -13,6 +13,7 @@ from foundry_fastlog.analysis.identity import config_of
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.sinks.sync_rows import Row, SyncError
+from foundry_fastlog.sinks.wandb_values import flat
 
 __all__ = ["MlflowTarget"]
 
@@ -64,16 +65,16 @@ class MlflowTarget:
         """Send what the configuration says, once: parameters of MLflow cannot change."""
         from mlflow.entities import Param
 
-        flat = _flat(config_of(run))
+        settings = flat(config_of(run))
         sent: list[str] = known.setdefault("parameters", [])
         new = [
             Param(_ODD.sub("_", name), str(one)[:6000])
-            for name, one in flat.items()
+            for name, one in settings.items()
             if name not in sent
         ]
         for begin in range(0, len(new), _MOST_PARAMETERS):
             self._client.log_batch(self._run_id, params=new[begin : begin + _MOST_PARAMETERS])
-        sent += [name for name in flat if name not in sent]
+        sent += [name for name in settings if name not in sent]
 
     def send(self, rows: list[Row]) -> None:
         """Send rows."""
@@ -81,11 +82,9 @@ class MlflowTarget:
 
         found = []
         for row in rows:
-            before = "system/" if row.stream == "system" else ""
-            before = f"rank{row.rank}/{before}" if row.rank else before
             for name, value in row.values.items():
                 if isinstance(value, (int, float)):  # a metric of MLflow is a number
-                    key = _ODD.sub("_", f"{before}{name}")[:250]
+                    key = _ODD.sub("_", f"{row.place}{name}")[:250]
                     found.append(Metric(key, float(value), round(row.time * 1e3), row.step or 0))
         for begin in range(0, len(found), _MOST):
             self._client.log_batch(self._run_id, metrics=found[begin : begin + _MOST])
@@ -98,13 +97,3 @@ class MlflowTarget:
         """Say how the run ended."""
         if (status := _STATUS.get(state)) not in (None, "RUNNING"):
             self._client.set_terminated(self._run_id, status=status)
-
-
-def _flat(config: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{before}{name}.")
-        else:
-            found[f"{before}{name}"] = value
-    return found

@@ -38,6 +38,16 @@ class Row:
     rank: int
     start: int
 
+    @property
+    def group(self) -> str:
+        """What the names of its values begin with: those of metrics with nothing."""
+        return "system/" if self.stream == "system" else ""
+
+    @property
+    def place(self) -> str:
+        """The same, in a run that has all ranks beside each other."""
+        return f"rank{self.rank}/{self.group}" if self.rank else self.group
+
 
 class Target(Protocol):
     """Where rows are sent.

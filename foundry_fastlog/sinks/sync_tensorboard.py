@@ -121,8 +121,7 @@ class TensorBoardTarget:
             yield Event(wall_time=row.time, step=step, session_log=session)
         if row.stream != "system":
             starts[rank], steps[rank] = row.start, step
-        before = "system/" if row.stream == "system" else ""
-        values = [_value(f"{before}{name}", value) for name, value in row.values.items()]
+        values = [_value(f"{row.group}{name}", value) for name, value in row.values.items()]
         known = [value for value in values if value is not None]
         if known:
             yield Event(wall_time=row.time, step=step, summary=Summary(value=known))

@@ -101,9 +101,7 @@ class WandbTarget:
     def send(self, rows: list[Row]) -> None:
         """Send rows."""
         for row in rows:
-            before = "system/" if row.stream == "system" else ""
-            before = f"rank{row.rank}/{before}" if row.rank else before
-            values = {f"{before}{name}": value for name, value in row.values.items()}
+            values = {f"{row.place}{name}": value for name, value in row.values.items()}
             if row.stream == "rewind":
                 values["rewound to"] = row.step
             elif row.step is not None:
