@@ -13,10 +13,12 @@ BOUNDS = {
     "fastlog": 2.0,  # the goal is 1.5
     "fastlog_timer": 3.0,
     "fastlog_time_block": 4.0,
-    "fastlog_metrics_logger": 4.0,  # the goal is 3
-    # 40 us where the empty call takes 7.2 are 5.5x; on AMD EPYC 20 to 24 over 3.5 are 6.5x.
-    "fastlog_demo_step": 7.5,
+    "fastlog_metrics_logger": 3.5,  # the goal is 3
+    "fastlog_demo_step": 5.5,  # 40 us where the empty call takes 7.2
 }
+# The demo's goal is a time, and 5.5x is what it is where the empty call takes 7.2 us. Where that is
+# faster, the time counts, up to a ratio; where it is not, this allows nothing more than the bound.
+GOAL_US, MOST = 40.0, 7.5
 
 
 @pytest.mark.parametrize(("peer", "bound"), BOUNDS.items())
@@ -30,6 +32,7 @@ def test_a_call_touches_little_memory(
         cold, empty = found["cold_ns"]["median"] / 1e3, found["empty_ns"]["median"] / 1e3
         ratio = found["ratio"]
         text = f"{ratio:.2f}x ({cold:.1f} us to {empty:.1f} us; bound {bound:g}x)"
-        return Reading(ratio < bound, text)
+        meets_goal = peer == "fastlog_demo_step" and cold < GOAL_US and ratio < MOST
+        return Reading(ratio < bound or meets_goal, text)
 
     check(f"{peer}, caches cold, over an empty C call", until_passed(measure))
