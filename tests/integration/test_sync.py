@@ -364,7 +364,7 @@ def test_wandb_that_cannot_begin(wandb_home: Path, monkeypatch: Patch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of its own packages
-def test_a_database_of_mlflow(tmp_path: Path) -> None:
+def test_a_database_of_mlflow(tmp_path: Path, monkeypatch: Patch) -> None:
     """The same rows twice are seen once."""
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("flask")
@@ -403,6 +403,7 @@ def test_a_database_of_mlflow(tmp_path: Path) -> None:
     assert stored.data.metrics["system/cpu"] == 3.0
     assert stored.info.run_name == "exp0"
     assert stored.info.status == "FINISHED"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # or it tries for minutes
     with pytest.raises(SyncError, match="could not begin a run"):
         sync_run(run, "mlflow", uri="http://127.0.0.1:1", state_file=tmp_path / "other.json")
 
