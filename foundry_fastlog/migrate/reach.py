@@ -1,6 +1,7 @@
-"""Which functions run before a program's main block, or in processes that do not run it.
+"""Which functions run before a program's main block, elsewhere, or where their output is read.
 
-The call that sets up logging stands in the main block: what is said elsewhere would not show.
+The call that sets up logging stands in the main block: what is said before it, or in processes that
+do not run it, would not show. And what a program reads from its own output must stay there.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import libcst as cst
 from foundry_fastlog.migrate.entry_point import MainBlock
 from foundry_fastlog.migrate.module import Module
 
-__all__ = ["early_functions", "worker_functions"]
+__all__ = ["early_functions", "is_redirected", "redirected_functions", "worker_functions"]
 
 _Function = cst.FunctionDef
 _PROCESSES = ("multiprocessing", "concurrent.futures", "joblib", "billiard", "loky")
+_REDIRECTIONS = ("redirect_stdout", "redirect_stderr")
 _STARTERS = ("ThreadPoolExecutor", "ThreadPool")  # these have the program's logging
 
 
@@ -52,6 +54,37 @@ def worker_functions(module: Module, source: str) -> set[_Function]:
     passed = _Passed()
     module.tree.visit(passed)
     return _Own(module.tree).reached(passed.found)
+
+
+def is_redirected(node: cst.CSTNode) -> bool:
+    """Return whether a node is a block in which the program takes its own output."""
+    return isinstance(node, cst.With) and any(
+        isinstance(item.item, cst.Call)
+        and _dotted(item.item.func).rpartition(".")[2] in _REDIRECTIONS
+        for item in node.items
+    )
+
+
+def redirected_functions(module: Module) -> set[_Function]:
+    """Return the functions that a module calls where it takes its own output.
+
+    Args:
+        module: The module.
+    """
+    blocks = _Redirected()
+    module.tree.visit(blocks)
+    return _Own(module.tree).reached(chain.from_iterable(map(_used_in, blocks.found)))
+
+
+class _Redirected(cst.CSTVisitor):
+    """Collects the bodies of blocks in which the program takes its own output."""
+
+    def __init__(self) -> None:
+        self.found: list[cst.BaseSuite] = []
+
+    def visit_With(self, node: cst.With) -> None:
+        if is_redirected(node):
+            self.found.append(node.body)
 
 
 class _Own(cst.CSTVisitor):

@@ -142,6 +142,46 @@ def test_what_the_main_block_does_not_reach_stays(tmp_path: Path, name: str) -> 
         assert not any(finding.reason for finding in findings)
 
 
+def test_what_the_program_takes_from_its_own_output_stays(tmp_path: Path) -> None:
+    source = textwrap.dedent(
+        """
+        import contextlib
+        import io
+        from contextlib import redirect_stdout
+
+        def describe(model):
+            print("a model of", model)
+
+        def report():
+            print("reports")
+
+        def captured():
+            text = io.StringIO()
+            with open("x.txt", "w") as file, redirect_stdout(text):
+                describe("three layers")
+                print("and more")
+            with contextlib.redirect_stderr(text):
+                print("a warning")
+            return text.getvalue()
+
+        if __name__ == "__main__":
+            report()
+            assert captured().splitlines()[:2] == ["a model of three layers", "and more"]
+        """
+    )
+    report = migrate_source(source)
+    assert [(f.status, f.reason) for f in report.findings] == [
+        ("left", "in describe(), called inside redirect_stdout or redirect_stderr"),
+        ("convert", None),
+        ("left", "inside redirect_stdout or redirect_stderr: the text is taken"),
+        ("left", "inside redirect_stdout or redirect_stderr: the text is taken"),
+    ]
+    script = tmp_path / "program.py"
+    script.write_text(report.result)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True)
+
+
 def test_threads_have_the_programs_logging() -> None:
     source = textwrap.dedent(
         """
