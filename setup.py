@@ -71,7 +71,8 @@ def build_flags() -> tuple[list[str], list[str]]:
     ]
     link_args: list[str] = []
     if sys.platform == "linux":
-        compile_args += ["-pthread", "-MMD"]
+        # Without a table of jumps, a call into Python with cold caches reads one line less.
+        compile_args += ["-pthread", "-MMD", "-fno-plt"]
         link_args += ["-pthread"]
 
     sanitize = [name for name in os.environ.get("FASTLOG_SANITIZE", "").split(",") if name]

@@ -146,6 +146,7 @@ class Durations:
 class BlockTimer:
     """The native half of `foundry_fastlog.PerformanceLogger`."""
 
+    def _settle(self) -> None: ...
     def _open(
         self,
         recorder: RecorderCore | None,

@@ -16,9 +16,6 @@ BOUNDS = {
     "fastlog_metrics_logger": 3.5,  # the goal is 3
     "fastlog_demo_step": 5.5,  # 40 us where the empty call takes 7.2
 }
-# The demo's goal is a time, and 5.5x is what it is where the empty call takes 7.2 us. Where that is
-# faster, the time counts, up to a ratio; where it is not, this allows nothing more than the bound.
-GOAL_US, MOST = 40.0, 7.5
 
 
 @pytest.mark.parametrize(("peer", "bound"), BOUNDS.items())
@@ -32,7 +29,6 @@ def test_a_call_touches_little_memory(
         cold, empty = found["cold_ns"]["median"] / 1e3, found["empty_ns"]["median"] / 1e3
         ratio = found["ratio"]
         text = f"{ratio:.2f}x ({cold:.1f} us to {empty:.1f} us; bound {bound:g}x)"
-        meets_goal = peer == "fastlog_demo_step" and cold < GOAL_US and ratio < MOST
-        return Reading(ratio < bound or meets_goal, text)
+        return Reading(ratio < bound, text)
 
     check(f"{peer}, caches cold, over an empty C call", until_passed(measure))

@@ -2,9 +2,11 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "bindings/bindings.hpp"
@@ -25,21 +27,26 @@ struct DurationsObject {
 #endif
 };
 
-class DurationsLocked {
+// With a GIL, does nothing.
+template <class Object>
+class Locked {
   public:
 #ifdef Py_GIL_DISABLED
-    explicit DurationsLocked(DurationsObject& one) noexcept : one_(one) {
-        PyMutex_Lock(&one_.mutex);
-    }
-    ~DurationsLocked() { PyMutex_Unlock(&one_.mutex); }
-    DurationsLocked(const DurationsLocked&) = delete;
-    DurationsLocked& operator=(const DurationsLocked&) = delete;
+    explicit Locked(Object& one) noexcept : one_(one) { PyMutex_Lock(&one_.mutex); }
+    ~Locked() { PyMutex_Unlock(&one_.mutex); }
+    Locked(const Locked&) = delete;
+    Locked& operator=(const Locked&) = delete;
 
   private:
-    DurationsObject& one_;
+    Object& one_;
 #else
-    explicit DurationsLocked(DurationsObject&) noexcept {}
+    explicit Locked(Object&) noexcept {}
 #endif
+};
+
+struct EndedBlock {
+    PyObject* name;  // owned
+    double seconds;
 };
 
 struct BlockTimer {
@@ -47,6 +54,14 @@ struct BlockTimer {
     PyObject* series;                  // owned dict: Durations by name; null: not opened
     PyObject* enabled;                 // owned dict: whether levels are enabled, as far as known
     PyObject* untimed;                 // owned; null: blocks are timed
+    // Blocks that have ended and are not in `series` yet. A step that finds its caches cold writes a line or
+    // two here, instead of looking for the durations of each name.
+    static constexpr std::size_t kMaxEnded = 64;
+    std::size_t ended_count;
+    EndedBlock ended[kMaxEnded];
+#ifdef Py_GIL_DISABLED
+    PyMutex mutex;
+#endif
 };
 
 PyTypeObject* durations_type = nullptr;
@@ -54,7 +69,7 @@ PyObject* debug_level = nullptr;
 PyObject* ended_name = nullptr;
 PyObject* new_series_name = nullptr;
 
-constexpr Signature<4> kTimeBlock{
+constinit const Signature<4> kTimeBlock{
     "time_block() takes the arguments (block_name, log_level=DEBUG, *, step=None, device=None)",
     {"block_name", "log_level", "step", "device"},
     1,
@@ -65,7 +80,7 @@ DurationsObject* durations_of(PyObject* object) noexcept {
 
 bool add(DurationsObject& one, double seconds) noexcept {
     try {
-        const DurationsLocked locked(one);
+        const Locked locked(one);
         one.durations.add(seconds);
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
@@ -101,7 +116,7 @@ PyObject* durations_add(PyObject* self, PyObject* number) {
 
 PyObject* durations_describe(PyObject* self, PyObject*) {
     DurationsObject& one = *durations_of(self);
-    const DurationsLocked locked(one);
+    const Locked locked(one);
     const Durations& all = one.durations;
     return Py_BuildValue("{s:K,s:d,s:d,s:d,s:d,s:d}", "count",
                          static_cast<unsigned long long>(all.count()), "mean", all.mean(), "std",
@@ -113,7 +128,7 @@ PyObject* durations_latest(PyObject* self, PyObject*) {
     DurationsObject& one = *durations_of(self);
     std::vector<double> latest;
     try {
-        const DurationsLocked locked(one);
+        const Locked locked(one);
         latest = one.durations.latest();
     } catch (const std::bad_alloc&) {
         return PyErr_NoMemory();
@@ -173,7 +188,8 @@ PyObject* open_timer(PyObject* self, PyObject* args) {
     Py_RETURN_NONE;
 }
 
-PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+[[gnu::hot]] PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                                  PyObject* names) {
     const std::uint64_t begin = span_ticks();
     std::array<PyObject*, 4> given;
     if (!kTimeBlock.parse(args, nargs, names, given)) return nullptr;
@@ -193,8 +209,61 @@ PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
                       device, begin);
 }
 
+// The durations of a name; owned, null with an error set. Python code may run.
+PyObject* series_of(PyObject* self, PyObject* name) noexcept {
+    PyObject* found = dict_item(block_timer_of(self)->series, name);
+    if (found != nullptr || PyErr_Occurred()) return found;
+    found = PyObject_CallMethodOneArg(self, new_series_name, name);
+    if (found != nullptr && !Py_IS_TYPE(found, durations_type)) {
+        PyErr_SetString(PyExc_TypeError, "_new_series() must return Durations");
+        Py_CLEAR(found);
+    }
+    return found;
+}
+
+// Takes what has ended; its names are owned by the caller then.
+std::size_t take_ended(BlockTimer& timer, EndedBlock* into) noexcept {
+    const Locked locked(timer);
+    const std::size_t count = std::exchange(timer.ended_count, 0);
+    std::copy_n(timer.ended, count, into);
+    return count;
+}
+
+// Adds all that has ended to the durations of its name. False with an error set: that of the last one that
+// could not be added.
+[[gnu::noinline]] bool settle(PyObject* self) noexcept {
+    EndedBlock ended[BlockTimer::kMaxEnded];
+    const std::size_t count = take_ended(*block_timer_of(self), ended);
+    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+    for (std::size_t i = 0; i < count; ++i) {
+        PyObject* const series = series_of(self, ended[i].name);
+        if (series == nullptr || !add(*durations_of(series), ended[i].seconds)) {
+            for (PyObject* old : {type, value, traceback}) Py_XDECREF(old);
+            PyErr_Fetch(&type, &value, &traceback);
+        }
+        Py_XDECREF(series);
+        Py_DECREF(ended[i].name);
+    }
+    PyErr_Restore(type, value, traceback);
+    return type == nullptr;
+}
+
+PyObject* settle_blocks(PyObject* self, PyObject*) {
+    if (block_timer_of(self)->series != nullptr && !settle(self)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+void block_timer_dealloc(PyObject* self) {
+    PyObject_GC_UnTrack(self);
+    EndedBlock ended[BlockTimer::kMaxEnded];
+    const std::size_t count = take_ended(*block_timer_of(self), ended);
+    for (std::size_t i = 0; i < count; ++i) Py_DECREF(ended[i].name);
+    OwnedMembers<block_timer_members>::dealloc(self);
+}
+
 PyMethodDef block_timer_methods[] = {
     {"_open", open_timer, METH_VARARGS, "Set what blocks use."},
+    {"_settle", settle_blocks, METH_NOARGS, "Add the blocks that have ended to their durations."},
     {"time_block", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(time_block)),
      METH_FASTCALL | METH_KEYWORDS,
      R"(time_block($self, block_name, log_level=10, *, step=None, device=None)
@@ -220,7 +289,7 @@ Raises:
 PyType_Slot block_timer_slots[] = {
     {Py_tp_doc, const_cast<char*>("The native half of `PerformanceLogger`.")},
     {Py_tp_new, reinterpret_cast<void*>(PyType_GenericNew)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(OwnedMembers<block_timer_members>::dealloc)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(block_timer_dealloc)},
     {Py_tp_traverse, reinterpret_cast<void*>(OwnedMembers<block_timer_members>::traverse)},
     {Py_tp_clear, reinterpret_cast<void*>(OwnedMembers<block_timer_members>::clear)},
     {Py_tp_methods, block_timer_methods},
@@ -231,31 +300,24 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
                                 block_timer_slots};
 
-// The durations of a name; owned, null with an error set. Python code may run.
-PyObject* series_of(const BlockTimer& timer, PyObject* name) noexcept {
-    PyObject* found = dict_item(timer.series, name);
-    if (found != nullptr || PyErr_Occurred()) return found;
-    auto* self = reinterpret_cast<PyObject*>(const_cast<BlockTimer*>(&timer));
-    found = PyObject_CallMethodOneArg(self, new_series_name, name);
-    if (found != nullptr && !Py_IS_TYPE(found, durations_type)) {
-        PyErr_SetString(PyExc_TypeError, "_new_series() must return Durations");
-        Py_CLEAR(found);
-    }
-    return found;
-}
-
 }  // namespace
 
-bool note_duration(const Timer& block) noexcept {
-    const BlockTimer* const timer = block_timer_of(block.owner);
-    if (timer->series == nullptr) return true;  // the garbage collector has cleared it
-    PyObject* const series = series_of(*timer, block.name);
-    const bool added = series != nullptr && add(*durations_of(series), block.elapsed);
-    Py_XDECREF(series);
-    return added;
+[[gnu::hot]] bool note_duration(const Timer& block) noexcept {
+    BlockTimer& timer = *block_timer_of(block.owner);
+    if (timer.series == nullptr) return true;  // the garbage collector has cleared it
+    for (;;) {
+        {
+            const Locked locked(timer);
+            if (timer.ended_count < BlockTimer::kMaxEnded) [[likely]] {
+                timer.ended[timer.ended_count++] = {Py_NewRef(block.name), block.elapsed};
+                return true;
+            }
+        }
+        if (!settle(block.owner)) return false;
+    }
 }
 
-bool tell_block(const Timer& block, PyObject* error_type) noexcept {
+[[gnu::hot]] bool tell_block(const Timer& block, PyObject* error_type) noexcept {
     const BlockTimer* const timer = block_timer_of(block.owner);
     if (timer->enabled == nullptr) return true;  // likewise
     // Where `logging` keeps what it has found out about levels.

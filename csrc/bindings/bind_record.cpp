@@ -76,7 +76,7 @@ struct Call {
 
     // Finds the engine and the id: an engine's ids are only in its own key table. 1: both are valid until
     // other code runs; otherwise as unready().
-    int find_engine() noexcept {
+    [[gnu::hot]] int find_engine() noexcept {
         do {
             engine = handle.ready(true);
             if (engine == nullptr) [[unlikely]]
@@ -105,8 +105,9 @@ struct Call {
 
 // The usual record: nothing can fail any more, so the values are copied straight from their objects into the
 // ring. (With a buffer in between, the copy would stall on the narrow stores into it.)
-int submit_floats(Recorder& core, std::uint64_t ticks, std::int64_t step, std::uint32_t id,
-                  PyObject* const* values, std::size_t count) noexcept {
+[[gnu::hot]] int submit_floats(Recorder& core, std::uint64_t ticks, std::int64_t step,
+                               std::uint32_t id, PyObject* const* values,
+                               std::size_t count) noexcept {
     return submit_counted(
         core, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
         metrics_strings_offset(count), [&](std::byte* at) {
@@ -220,7 +221,7 @@ bool refuse_many(std::size_t count) noexcept {
 int submit_any(Call& call, PayloadBuilder& payload) noexcept;
 
 // Values of any type.
-int record_any(Call& call, PyObject* const* values) noexcept {
+[[gnu::hot]] int record_any(Call& call, PyObject* const* values) noexcept {
     if (call.count > static_cast<Py_ssize_t>(kMaxMetrics)) {
         refuse_many(static_cast<std::size_t>(call.count));
         return -1;
@@ -304,7 +305,8 @@ PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexce
     return answer(record_any(call, args + 1));
 }
 
-PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+[[gnu::hot]] PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                              PyObject* names) {
     const std::uint64_t ticks = now_ticks();
     RecorderHandle* handle = RecorderHandle::from(self);
     if (handle == nullptr) return nullptr;
@@ -385,13 +387,13 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten,
                                 items.values(), static_cast<std::size_t>(call.count)));
 }
 
-constexpr Signature<2> kRecordDict{
+constinit const Signature<2> kRecordDict{
     "record_dict() takes the arguments (step, metrics)", {"step", "metrics"}, 2};
-constexpr Signature<3> kSummaryFitting{
+constinit const Signature<3> kSummaryFitting{
     "_summary_fitting() takes the arguments (epoch, values, tolerant=False)",
     {"epoch", "values", "tolerant"},
     2};
-constexpr Signature<3> kLog{
+constinit const Signature<3> kLog{
     "log() takes the arguments (data, step=None, commit=None)", {"data", "step", "commit"}, 1};
 
 // The error of a closed or never opened recorder takes precedence over errors in the arguments.
@@ -569,8 +571,8 @@ Append a line made of rendered JSON members to a stream; used by ``event``.)",
 
 }  // namespace
 
-PyObject* record_step(PyObject* recorder, std::uint64_t ticks, PyObject* step, PyObject* epoch,
-                      PyObject* metrics) noexcept {
+[[gnu::hot]] PyObject* record_step(PyObject* recorder, std::uint64_t ticks, PyObject* step,
+                                   PyObject* epoch, PyObject* metrics) noexcept {
     RecorderHandle* handle = usable(recorder);
     if (handle == nullptr) return nullptr;
     Call call{*handle, ticks, nullptr, nullptr, 0};

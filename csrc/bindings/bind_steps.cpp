@@ -25,9 +25,9 @@ PyObject* info_level = nullptr;
 PyObject* closed_name = nullptr;
 PyObject* tell_name = nullptr;
 
-constexpr Signature<3> kLogStep{
+constinit const Signature<3> kLogStep{
     "log_step() takes the arguments (step, epoch, metrics)", {"step", "epoch", "metrics"}, 3};
-constexpr Signature<3> kRecordStep{
+constinit const Signature<3> kRecordStep{
     "_record_step() takes the arguments (step, epoch, metrics)", {"step", "epoch", "metrics"}, 3};
 
 StepLogger* step_logger_of(PyObject* object) noexcept {
@@ -99,7 +99,8 @@ PyObject* record_step_only(PyObject* self, PyObject* const* args, Py_ssize_t nar
                                                         : nullptr;
 }
 
-PyObject* log_step(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+[[gnu::hot]] PyObject* log_step(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                                PyObject* names) {
     const std::uint64_t ticks = now_ticks();
     std::array<PyObject*, 3> given;
     if (!kLogStep.parse(args, nargs, names, given)) return nullptr;

@@ -35,8 +35,8 @@ PyTypeObject* block_type = nullptr;
 PyObject* decorate = nullptr;
 
 // Compared only. A thread has one context outside of tasks, once something was set in it.
-thread_local const PyObject* base_context = nullptr;
-thread_local const PyObject* entered_context = nullptr;
+[[gnu::tls_model("initial-exec")]] thread_local const PyObject* base_context = nullptr;
+[[gnu::tls_model("initial-exec")]] thread_local const PyObject* entered_context = nullptr;
 
 // The numbers of the blocks that tasks inherit which are started in a task, the innermost first. Those that have
 // ended, and another thread's, are on no stack that is searched for them.
@@ -54,7 +54,7 @@ std::atomic<std::uint64_t> last_number{0};
 }
 
 // What tells the tasks and greenlets of a thread apart; null outside of them. Borrowed.
-PyObject* current_task() noexcept {
+[[gnu::hot]] PyObject* current_task() noexcept {
     PyObject* context = PyThreadState_Get()->context;
     if (context == base_context && context != nullptr) [[likely]]
         return nullptr;
@@ -180,7 +180,7 @@ void drop_frame(Frame& frame, bool owns_timer) noexcept {
     if (owns_timer) Py_DECREF(frame.timer);
 }
 
-PyObject* timer_enter(PyObject* self, PyObject*) {
+[[gnu::hot]] PyObject* timer_enter(PyObject* self, PyObject*) {
     std::uint64_t begin = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
     RecorderHandle* handle = nullptr;
@@ -221,7 +221,8 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     } else {
         timer->open.fetch_add(1, std::memory_order_relaxed);
     }
-    if (timer->owner != nullptr) frame.begin_ns = monotonic_ns();
+    if (engine == nullptr) [[unlikely]]
+        frame.begin_ns = monotonic_ns();
     if (!stack->push(frame)) {
         if (frame.original != nullptr) timer->open.fetch_sub(1, std::memory_order_relaxed);
         drop_frame(frame, true);
@@ -351,27 +352,40 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
     if (engine != nullptr) engine->core.slot().add_sample(kind, span_ticks() - begin);
 }
 
-PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+// The frame of a block that is not the last one: generators, tasks or threads were interleaved. A task's block may
+// be ended from outside, by its generator's close, and a generator's in another thread: `thread` is where that
+// began. False with an error set.
+[[gnu::noinline, gnu::cold]] bool find_frame(BlockStack* stack, const Timer* timer,
+                                             const PyObject* task, Frame& frame,
+                                             std::uint32_t& thread) noexcept {
+    if (stack != nullptr &&
+        (stack->take([&](const Frame& one) { return one.is_of(timer) && one.task == task; },
+                     frame) ||
+         stack->take([&](const Frame& one) { return one.is_of(timer); }, frame))) {
+        return true;
+    }
+    if (!BlockStack::take_any(timer, frame)) {
+        PyErr_SetString(PyExc_RuntimeError, "timer exited without having been entered");
+        return false;
+    }
+    thread = frame.thread;
+    return true;
+}
+
+[[gnu::hot]] PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     const std::uint64_t end = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
-    const std::int64_t end_ns = timer->owner != nullptr ? monotonic_ns() : 0;
     PyObject* const error_type = nargs > 0 ? args[0] : Py_None;
-    // Usually the last frame; further down if generators or tasks were interleaved. A task's block may be ended
-    // from outside, by its generator's close, and a generator's in another thread.
     const PyObject* const task = current_task();
     Frame frame;
     std::uint32_t thread = 0;
     BlockStack* const stack = BlockStack::own();
-    if (stack == nullptr ||
-        !(stack->take([&](const Frame& one) { return one.is_of(timer) && one.task == task; },
-                      frame) ||
-          stack->take([&](const Frame& one) { return one.is_of(timer); }, frame))) [[unlikely]] {
-        if (!BlockStack::take_any(timer, frame)) {
-            PyErr_SetString(PyExc_RuntimeError, "timer exited without having been entered");
-            return nullptr;
-        }
-        thread = frame.thread;
+    const auto is_its = [&](const Frame& one) { return one.is_of(timer) && one.task == task; };
+    if ((stack == nullptr || !stack->take_last(is_its, frame)) &&
+        !find_frame(stack, timer, task, frame, thread)) [[unlikely]] {
+        return nullptr;
     }
+    const std::int64_t end_ns = frame.begin_ns != 0 ? monotonic_ns() : 0;
     const bool in_memory = timer->recorder == nullptr;
     RecorderHandle* handle = in_memory ? nullptr : RecorderHandle::from(timer->recorder);
     if (frame.block.wanted) {
@@ -395,7 +409,9 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
         ok = true;
     }
     if (ok && timer->owner != nullptr) {
-        timer->elapsed = static_cast<double>(end_ns - frame.begin_ns) / 1e9;
+        timer->elapsed = frame.begin_ns != 0
+                             ? static_cast<double>(end_ns - frame.begin_ns) / 1e9
+                             : static_cast<double>(end - frame.begin) * handle->ns_per_tick() / 1e9;
         ok = note_duration(*timer);
     }
     if (is_sampled) [[unlikely]]
@@ -424,7 +440,7 @@ int timer_traverse(PyObject* self, visitproc visit, void* arg) {
     return 0;
 }
 
-void timer_dealloc(PyObject* self) {
+[[gnu::hot]] void timer_dealloc(PyObject* self) {
     PyObject_GC_UnTrack(self);
     auto* timer = reinterpret_cast<Timer*>(self);
     Frame frame;  // of a block that can no longer be exited, in whatever thread it began
@@ -448,8 +464,8 @@ PyObject* timer_repr(PyObject* self) {
 }
 
 // Null with an error set. `begin`: when the call did.
-Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name, PyObject* step,
-                 PyObject* device, std::uint64_t begin) noexcept {
+[[gnu::hot]] Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name,
+                              PyObject* step, PyObject* device, std::uint64_t begin) noexcept {
     std::int64_t number = 0;
     const bool has_step = step != nullptr && step != Py_None;
     if (has_step && !read_step(step, number)) return nullptr;
@@ -473,7 +489,7 @@ Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name, PyObjec
     return timer;
 }
 
-constexpr Signature<3> kTimer{
+constinit const Signature<3> kTimer{
     "timer() takes the block's name, a str, and step=<int> and device=<True, or a device> as "
     "keywords",
     {"name", "step", "device"},
@@ -481,7 +497,8 @@ constexpr Signature<3> kTimer{
     1};
 
 // timer(name, *, step=None, device=None) -> Timer
-PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+[[gnu::hot]] PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                                  PyObject* names) {
     const std::uint64_t begin = span_ticks();
     if (RecorderHandle::from(self) == nullptr) return nullptr;
     std::array<PyObject*, 3> given;
@@ -561,8 +578,9 @@ Raises:
 
 }  // namespace
 
-PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObject* level,
-                     PyObject* step, PyObject* device, std::uint64_t begin) noexcept {
+[[gnu::hot]] PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name,
+                                  PyObject* level, PyObject* step, PyObject* device,
+                                  std::uint64_t begin) noexcept {
     Timer* const block = new_timer(block_type, recorder, name, step, device, begin);
     if (block == nullptr) return nullptr;
     block->owner = Py_NewRef(owner);

@@ -26,7 +26,9 @@ struct ListLocked {
 
 }  // namespace
 
-constinit thread_local BlockStack* BlockStack::current_ = nullptr;
+// Said again: the definition's own model counts in this unit.
+[[gnu::tls_model("initial-exec")]] constinit thread_local BlockStack* BlockStack::current_ =
+    nullptr;
 constinit BlockStack* BlockStack::first_ = nullptr;
 
 // Ends a thread's stack with the thread.
@@ -50,7 +52,7 @@ BlockStack* BlockStack::make() noexcept {
     return stack;
 }
 
-bool BlockStack::push(const Frame& frame) noexcept {
+[[gnu::hot]] bool BlockStack::push(const Frame& frame) noexcept {
     const std::lock_guard<Lock> locked(lock_);
     try {
         frames_.push_back(frame);

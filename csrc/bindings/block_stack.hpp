@@ -38,7 +38,7 @@ struct Frame {
     PyObject* token =
         nullptr;  // owned; puts back what tasks that are started here have as their parent
     std::uint64_t number = 0;   // of a task's block: tasks that inherit it know it by this
-    std::int64_t begin_ns = 0;  // by the monotonic clock, of a logger's block
+    std::int64_t begin_ns = 0;  // by the monotonic clock, where no recorder times it; 0 otherwise
 
     bool is_of(const Timer* one) const noexcept { return timer == one || original == one; }
 };
@@ -57,6 +57,15 @@ class BlockStack {
 
     /// Without memory false.
     bool push(const Frame& frame) noexcept;
+    /// Takes the last frame if `is` accepts it.
+    template <class Is>
+    bool take_last(Is&& is, Frame& frame) noexcept {
+        const std::lock_guard<Lock> locked(lock_);
+        if (frames_.empty() || !is(frames_.back())) return false;
+        frame = frames_.back();
+        frames_.pop_back();
+        return true;
+    }
     /// Takes the innermost frame that `is` accepts.
     template <class Is>
     bool take(Is&& is, Frame& frame) noexcept {

@@ -71,6 +71,8 @@ class RecorderHandle {
     /// Flushes one stream, whatever the other streams wait for.
     bool flush_stream(int stream, double timeout_s);
     bool close(double timeout_s);
+    /// The length of a tick, also of a recorder that is closed.
+    double ns_per_tick() noexcept { return current().core.ns_per_tick(); }
     bool closed() noexcept {
         return (current().core.attention().bits() & AttentionBits::kClosed) != 0;
     }

@@ -170,7 +170,7 @@ class Items {
         return before - kept;
     }
 
-    bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) {
+    [[gnu::hot]] bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) {
         bool ok = true;
 #ifdef Py_GIL_DISABLED
         Py_BEGIN_CRITICAL_SECTION(dict);

@@ -62,23 +62,20 @@ bool utf8_of(PyObject* text, std::string_view& out, std::vector<PyObject*>& stor
 KeySetCache::~KeySetCache() { clear(); }
 
 void KeySetCache::clear() noexcept {
-    for (Table* table : {&by_names_, &by_keys_}) {
-        for (Slot& slot : *table) {
-            if (Entry* e = swap(slot, nullptr)) drop(e);
-        }
+    for (Table* table : {&by_names_, &by_keys_, &by_name_}) {
+        for (Slot& slot : *table) replace(slot, {});
     }
 }
 
-KeySetCache::Entry* KeySetCache::swap(Slot& slot, Entry* entry) noexcept {
-    const SlotLock lock(slot);
-    return std::exchange(slot.entry, entry);
-}
-
-// For an entry that no table refers to any more: dropping the last reference to a key may run any code.
-void KeySetCache::drop(Entry* entry) noexcept {
-    held_bytes_.fetch_sub(entry->bytes, std::memory_order_relaxed);
-    python_call([&] { Py_DECREF(entry->names); });
-    delete entry;
+// Dropping the last reference to a key may run any code.
+void KeySetCache::replace(Slot& slot, const Entry& entry) noexcept {
+    Entry old;
+    {
+        const SlotLock lock(slot);
+        old = std::exchange(slot.entry, entry);
+    }
+    held_bytes_.fetch_sub(old.bytes, std::memory_order_relaxed);
+    if (old.names != nullptr) python_call([&] { Py_DECREF(old.names); });
 }
 
 std::size_t KeySetCache::slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept {
@@ -90,22 +87,22 @@ std::size_t KeySetCache::slot_of_keys(PyObject* const* keys, Py_ssize_t count) n
     return static_cast<std::size_t>(hash % kSlots);
 }
 
-bool KeySetCache::find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count, bool tuple,
-                            KeySet& out, bool& keep_tuple) noexcept {
+[[gnu::hot]] bool KeySetCache::find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count,
+                                         bool tuple, KeySet& out, bool& keep_tuple) noexcept {
     const SlotLock lock(by_keys_[slot]);
-    Entry* e = by_keys_[slot].entry;
-    if (e == nullptr || PyTuple_GET_SIZE(e->names) != count) return false;
+    Entry& entry = by_keys_[slot].entry;
+    if (entry.names == nullptr || PyTuple_GET_SIZE(entry.names) != count) return false;
     for (Py_ssize_t i = 0; i < count; ++i) {
-        if (PyTuple_GET_ITEM(e->names, i) != keys[i]) return false;
+        if (PyTuple_GET_ITEM(entry.names, i) != keys[i]) return false;
     }
-    out = e->set;
-    keep_tuple = tuple && e->names_left > 0;
-    if (keep_tuple) --e->names_left;
+    out = entry.set;
+    keep_tuple = tuple && entry.names_left > 0;
+    if (keep_tuple) --entry.names_left;
     return true;
 }
 
-bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys,
-                               Py_ssize_t count, KeySet& out, bool joined) noexcept {
+[[gnu::hot]] bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys,
+                                            Py_ssize_t count, KeySet& out, bool joined) noexcept {
     const std::size_t slot = slot_of_keys(keys, count);
     bool keep_tuple = false;
     if (find_keys(slot, keys, count, names != nullptr, out, keep_tuple)) {
@@ -128,21 +125,20 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
     return true;
 }
 
-// Steals no reference: takes its own to `names`. Failing to cache is not an error.
+// Steals no reference: takes its own to `names`, a tuple or a name. What alone is too large is not kept.
 void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept {
-    std::size_t bytes = sizeof(Entry);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
-        PyObject* key = PyTuple_GET_ITEM(names, i);
-        bytes += kKeyBytes + static_cast<std::size_t>(PyUnicode_GET_LENGTH(key)) *
-                                 static_cast<std::size_t>(PyUnicode_KIND(key));
+    PyObject* const* const keys = PyTuple_Check(names) ? &PyTuple_GET_ITEM(names, 0) : &names;
+    const Py_ssize_t count = PyTuple_Check(names) ? PyTuple_GET_SIZE(names) : 1;
+    std::size_t bytes = kKeyBytes;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        bytes += kKeyBytes + static_cast<std::size_t>(PyUnicode_GET_LENGTH(keys[i])) *
+                                 static_cast<std::size_t>(PyUnicode_KIND(keys[i]));
     }
+    if (bytes > kMaxHeldBytes) return;
     const bool fits = held_bytes_.load(std::memory_order_relaxed) + bytes <= kMaxHeldBytes;
     if (!fits) clear();  // entries in use are added again at their next call
-    auto* entry = new (std::nothrow) Entry{names, set, bytes};
-    if (entry == nullptr) return;
-    Py_INCREF(names);
     held_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-    if (Entry* old = swap(table[slot], entry)) drop(old);
+    replace(table[slot], {Py_NewRef(names), set, static_cast<std::uint32_t>(bytes)});
 }
 
 bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
@@ -175,10 +171,11 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
     return ok;
 }
 
-bool KeySetCache::name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept {
+bool KeySetCache::find_name(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept {
     KeySet set;
     if (!resolve_keys(table, nullptr, &name, 1, set)) return false;
     out = set.id;
+    if (set.id != KeyTable::kNone) put(by_name_, slot_of(name), name, set);
     return true;
 }
 

@@ -2,14 +2,15 @@
 //
 // CPython passes a call site's keyword names as the same tuple at every call, so the tuple's address
 // identifies the key set. `record(step, **metrics)` and record_dict() pass the same key objects in new
-// containers: a second table is indexed by the addresses of the keys. Both tables hold references, so an
-// address cannot be reused for something else. If neither knows the names, the KeyTable is searched by
+// containers: a second table is indexed by the addresses of the keys. A third one is for single names, by their
+// address. All hold references, so an address cannot be reused for something else, and keep what a call needs
+// in the slot itself: with cold caches each line counts. If none knows the names, the KeyTable is searched by
 // content. A names tuple made for one call looks like any other, so every key set may add only a few tuples
 // to the first table. Keys that are new objects at every call (f-strings) would fill the second table with
-// entries that are never used again, so the total size of both is bounded in bytes.
+// entries that are never used again, so the total size of all is bounded in bytes.
 //
 // Ownership: with the GIL, the thread that holds it. On free-threaded builds each slot has a lock, held for the
-// few nanoseconds that it takes to compare and copy, so a replaced entry is freed at once.
+// few nanoseconds that it takes to compare and copy, so what is replaced is freed at once.
 #pragma once
 
 #include <Python.h>
@@ -43,8 +44,8 @@ class KeySetCache {
         {
             Slot& slot = by_names_[slot_of(names)];
             const SlotLock lock(slot);
-            if (slot.entry != nullptr && slot.entry->names == names) [[likely]] {
-                out = slot.entry->set;
+            if (slot.entry.names == names) [[likely]] {
+                out = slot.entry.set;
                 return true;
             }
         }
@@ -58,7 +59,17 @@ class KeySetCache {
                       KeySet& out, bool joined = false) noexcept;
 
     /// The id of a single name (a timer's), cached by its address.
-    bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
+    bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept {
+        {
+            Slot& slot = by_name_[slot_of(name)];
+            const SlotLock lock(slot);
+            if (slot.entry.names == name) [[likely]] {
+                out = slot.entry.set.id;
+                return true;
+            }
+        }
+        return find_name(table, name, out);
+    }
 
     /// Forgets everything.
     void clear() noexcept;
@@ -69,13 +80,13 @@ class KeySetCache {
     static constexpr int kNamesPerSet = 8;
 
     struct Entry {
-        PyObject* names;  // tuple of keys, owned
-        KeySet set;
-        std::size_t bytes;  // approximate size of the keys
-        int names_left = kNamesPerSet;
+        PyObject* names = nullptr;  // owned: a tuple of keys, or a name
+        KeySet set{};
+        std::uint32_t bytes = 0;  // approximate size of the keys
+        std::int32_t names_left = kNamesPerSet;
     };
     struct Slot {
-        Entry* entry = nullptr;
+        Entry entry;
 #ifdef Py_GIL_DISABLED
         PyMutex mutex{};
 #endif
@@ -108,12 +119,14 @@ class KeySetCache {
                    KeySet& out, bool& keep_tuple) noexcept;
     bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
                 KeySet& out) noexcept;
-    void drop(Entry* entry) noexcept;
-    Entry* swap(Slot& slot, Entry* entry) noexcept;
+    bool find_name(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
+    /// Puts an entry into a slot and drops the one that was there.
+    void replace(Slot& slot, const Entry& entry) noexcept;
     void put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept;
 
     Table by_names_{};
     Table by_keys_{};
+    Table by_name_{};
     std::atomic<std::size_t> held_bytes_{0};
 };
 

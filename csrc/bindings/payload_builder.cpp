@@ -31,7 +31,7 @@ void release(const DeviceArgument& argument) noexcept {
 
 }  // namespace
 
-PayloadBuilder::~PayloadBuilder() {
+[[gnu::hot]] PayloadBuilder::~PayloadBuilder() {
     for (const DeviceArgument& argument : arguments_) release(argument);
 }
 
@@ -74,7 +74,7 @@ bool PayloadBuilder::reserve(std::size_t bytes) noexcept {
     return true;
 }
 
-bool PayloadBuilder::begin(std::size_t count) noexcept {
+[[gnu::hot]] bool PayloadBuilder::begin(std::size_t count) noexcept {
     count_ = count;
     if (!reserve(metrics_strings_offset(count))) return false;
     size_ = metrics_strings_offset(count);

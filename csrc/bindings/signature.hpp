@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 
 namespace fastlog::bindings {
@@ -14,6 +15,8 @@ struct Signature {
     std::array<const char*, kCount> names;
     std::size_t required;
     std::size_t positional = kCount;
+    // The names as call sites have them, once they have come: comparing texts touches ten cache lines. Owned.
+    mutable std::array<std::atomic<PyObject*>, kCount> known_names{};
 
     /// Null for an argument that is not given. False with TypeError set.
     bool parse(PyObject* const* args, Py_ssize_t nargs, PyObject* keywords,
@@ -23,15 +26,32 @@ struct Signature {
         for (Py_ssize_t i = 0; i < nargs && known; ++i) out[static_cast<std::size_t>(i)] = args[i];
         const Py_ssize_t named = keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0;
         for (Py_ssize_t i = 0; i < named && known; ++i) {
-            std::size_t at = 0;
-            PyObject* name = PyTuple_GET_ITEM(keywords, i);
-            while (at < kCount && PyUnicode_CompareWithASCIIString(name, names[at]) != 0) ++at;
+            const std::size_t at = index_of(PyTuple_GET_ITEM(keywords, i));
             known = at < kCount && out[at] == nullptr;
             if (known) out[at] = args[nargs + i];
         }
         for (std::size_t i = 0; i < required; ++i) known = known && out[i] != nullptr;
         if (!known) PyErr_SetString(PyExc_TypeError, text);
         return known;
+    }
+
+    // Of the argument; kCount if there is none of that name.
+    std::size_t index_of(PyObject* name) const noexcept {
+        for (std::size_t at = 0; at < kCount; ++at) {
+            if (known_names[at].load(std::memory_order_relaxed) == name) return at;
+        }
+        return search(name);
+    }
+
+    [[gnu::noinline, gnu::cold]] std::size_t search(PyObject* name) const noexcept {
+        std::size_t at = 0;
+        while (at < kCount && PyUnicode_CompareWithASCIIString(name, names[at]) != 0) ++at;
+        PyObject* none = nullptr;
+        if (at < kCount && PyUnicode_CHECK_INTERNED(name) != 0 &&
+            known_names[at].compare_exchange_strong(none, name, std::memory_order_relaxed)) {
+            Py_INCREF(name);  // for good
+        }
+        return at;
     }
 };
 

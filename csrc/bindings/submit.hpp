@@ -21,10 +21,11 @@ int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Strea
 /// the time of the call, `thread` what the record names, 0 for the calling one. 1: accepted; 0: dropped; -1:
 /// closed, with the Python error set. With `is_sampled`, the caller times the call to its end if that is set.
 template <class Write>
-inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
-                          std::uint64_t ticks, std::size_t length, Write&& write,
-                          std::uint16_t flags = 0, std::uint32_t thread = 0,
-                          bool* is_sampled = nullptr) noexcept {
+[[gnu::hot]] inline int submit_counted(Recorder& core, CallKind call, RecordKind kind,
+                                       Stream stream, std::uint64_t ticks, std::size_t length,
+                                       Write&& write, std::uint16_t flags = 0,
+                                       std::uint32_t thread = 0,
+                                       bool* is_sampled = nullptr) noexcept {
     ThreadSlot& slot = core.slot();
     bool sample = slot.count_call(call);
     for (;;) {

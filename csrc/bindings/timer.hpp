@@ -26,7 +26,7 @@ struct Timer {
 PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObject* level,
                      PyObject* step, PyObject* device, std::uint64_t begin) noexcept;
 
-/// Adds the duration of a logger's block that has ended. False with an error set. Python code may run.
+/// Notes the duration of a logger's block that has ended. False with an error set. Python code may run.
 bool note_duration(const Timer& block) noexcept;
 /// Tells the logger that a block has ended, if it might say so. Likewise.
 bool tell_block(const Timer& block, PyObject* error_type) noexcept;

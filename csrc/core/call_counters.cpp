@@ -67,7 +67,7 @@ std::uint32_t current_thread_id() noexcept {
 
 void CallTotals::add(const ThreadSlot& slot) noexcept {
     for (std::size_t k = 0; k < kCallKinds; ++k) {
-        calls[k] += slot.kinds[k].calls.load(std::memory_order_relaxed);
+        calls[k] += slot.calls[k].load(std::memory_order_relaxed);
         covered[k] += slot.kinds[k].covered.load(std::memory_order_relaxed);
         samples[k] += slot.kinds[k].samples.load(std::memory_order_relaxed);
         sampled_ticks[k] += slot.kinds[k].sampled_ticks.load(std::memory_order_relaxed);

@@ -62,18 +62,19 @@ class CallerTime {
 };
 
 struct alignas(64) ThreadSlot {
+    // What every call touches comes first, on one cache line.
+    std::atomic<std::uint64_t> calls[kCallKinds]{};
+    std::atomic<std::uint64_t> accepted{0};
+    std::atomic<std::uint32_t> thread_id{0};  // relaxed: id of the thread that holds the slot
+    std::atomic<bool> in_use{true};
     struct PerKind {
-        std::atomic<std::uint64_t> calls{0};
-        std::atomic<std::uint64_t> covered{0};  // of them, by a span of CallerTime
+        std::atomic<std::uint64_t> covered{0};  // of the calls, by a span of CallerTime
         std::atomic<std::uint64_t> samples{0};
         std::atomic<std::uint64_t> sampled_ticks{0};
     };
     PerKind kinds[kCallKinds];
-    std::atomic<std::uint64_t> accepted{0};
     std::atomic<std::uint64_t> dropped{0};
     std::atomic<std::uint64_t> blocked_ticks{0};
-    std::atomic<bool> in_use{true};
-    std::atomic<std::uint32_t> thread_id{0};  // relaxed: id of the thread that holds the slot
 
     /// One call in 16 is timed: often enough for a mean, rarely enough not to affect it.
     static constexpr std::uint64_t kSampleEvery = 16;
@@ -89,21 +90,21 @@ struct alignas(64) ThreadSlot {
     }
     /// Counts a call; true if this one should be timed.
     bool count_call(CallKind kind) noexcept {
-        auto& counters = kinds[static_cast<std::size_t>(kind)];
-        const std::uint64_t n = counters.calls.load(std::memory_order_relaxed);
-        counters.calls.store(n + 1, std::memory_order_relaxed);
+        const auto k = static_cast<std::size_t>(kind);
+        const std::uint64_t n = calls[k].load(std::memory_order_relaxed);
+        calls[k].store(n + 1, std::memory_order_relaxed);
         if (CallerTime::is_open()) [[unlikely]] {
-            add(counters.covered, 1);
+            add(kinds[k].covered, 1);
             return false;
         }
         return is_sampled(n);
     }
     void count_calls(CallKind kind, std::uint64_t n) noexcept {
-        add(kinds[static_cast<std::size_t>(kind)].calls, n);
+        add(calls[static_cast<std::size_t>(kind)], n);
     }
     void uncount_call(CallKind kind) noexcept {
-        auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
-        calls.store(calls.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+        auto& count = calls[static_cast<std::size_t>(kind)];
+        count.store(count.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
     }
     /// Longer ones are left out: a third of a millisecond and more, in which the thread did not run.
     static constexpr std::uint64_t kLongestSample = std::uint64_t{1} << 20;
@@ -150,11 +151,12 @@ class CallCounters {
     ThreadSlot& find_or_add() noexcept;
     ThreadSlot* own_slot();
 
-    // initial-exec: one load instead of a call; 32 bytes of the static TLS reserve, with CallerTime's.
+    // initial-exec: one load instead of a call; 32 bytes of the static TLS reserve, with CallerTime's (the
+    // bindings take 24 more).
     [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t cached_owner;
     [[gnu::tls_model("initial-exec")]] static thread_local ThreadSlot* cached_slot;
 
-    const std::uint64_t id_;  // never reused in this process, inherited by a forked child
+    const std::uint64_t id_;  // first; never reused in this process, inherited by a forked child
     mutable std::mutex mutex_;
     std::vector<std::shared_ptr<ThreadSlot>> slots_;  // guarded by mutex_
     ThreadSlot shared_;                               // for threads without memory for one

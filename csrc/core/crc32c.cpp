@@ -27,8 +27,9 @@ constexpr auto kTable = make_table();
 
 #if defined(__x86_64__)
 
-__attribute__((target("sse4.2"))) std::uint32_t crc32c_hardware(std::uint32_t crc, const void* data,
-                                                                std::size_t size) noexcept {
+__attribute__((hot, target("sse4.2"))) std::uint32_t crc32c_hardware(std::uint32_t crc,
+                                                                     const void* data,
+                                                                     std::size_t size) noexcept {
     const auto* at = static_cast<const unsigned char*>(data);
     std::uint64_t value = ~crc;
     for (; size >= 8; size -= 8, at += 8) {
@@ -75,7 +76,7 @@ std::uint32_t crc32c_software(std::uint32_t crc, const void* data, std::size_t s
     return ~value;
 }
 
-std::uint32_t crc32c(std::uint32_t crc, const void* data, std::size_t size) noexcept {
+[[gnu::hot]] std::uint32_t crc32c(std::uint32_t crc, const void* data, std::size_t size) noexcept {
     if (have_hardware) [[likely]]
         return crc32c_hardware(crc, data, size);
     return crc32c_software(crc, data, size);

@@ -96,7 +96,7 @@ class FlushThread {
         if (!wake_pending_.exchange(true, std::memory_order_relaxed)) wake();
     }
     void wake_if_half_full(std::uint64_t end) noexcept {
-        if (ring_.used_at_most(end) > ring_.capacity() / 2) [[unlikely]]
+        if (ring_.is_half_full(end)) [[unlikely]]
             wake_checked(end);
     }
 

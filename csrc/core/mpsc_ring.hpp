@@ -148,6 +148,10 @@ class BasicMpscRing {
         return used_since(control_->head_cache.load(std::memory_order_relaxed), position);
     }
 
+    bool is_half_full(std::uint64_t position) const noexcept {
+        return used_at_most(position) > capacity_ / 2;
+    }
+
     /// Refreshes the producers' copy of the head; returns the bytes between it and `position`.
     std::uint64_t used_exactly(std::uint64_t position) noexcept {
         const std::uint64_t head = control_->head.load(std::memory_order_acquire);

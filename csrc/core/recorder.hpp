@@ -98,7 +98,9 @@ class Recorder final : ForkWatched, FlushThread::Owner {
                               stream, flags);
         write(MpscRing::payload_of(claim));
         ring_.commit(claim);
-        flush_thread_.wake_if_half_full(claim.position + record_size(length));
+        const std::uint64_t end = claim.position + record_size(length);
+        if (ring_.is_half_full(end)) [[unlikely]]
+            flush_thread_.wake_if_half_full(end);
         return Submit::accepted;
     }
 
@@ -194,7 +196,6 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     void check_budget();
 
     const RecorderOptions options_;
-    AttentionBits attention_;
     StreamFiles sink_;       // the flush thread's, once it runs
     SinkError claim_error_;  // written by the constructor
     SinkError ring_error_;   // likewise
@@ -203,9 +204,11 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     Undo file_undo_{*this,
                     [](Recorder& r) noexcept { r.memory_.remove_file(r.sink_.own_directory()); }};
     const std::string label_;
-    MpscRing ring_;
+    // What every call reads, on one cache line.
+    alignas(kCacheLine) MpscRing ring_;
+    AttentionBits attention_;
+    CallCounters slots_;  // its id comes first
     KeyTable keys_;
-    CallCounters slots_;
     std::mutex marker_mutex_;  // held while counted drops are made into a marker
     std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // since the start
     std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // the head when a wait timed out

@@ -118,7 +118,7 @@ class PerformanceLogger(core.BlockTimer):
 
         After 1000 names, further ones share ``"(other blocks)"``.
         """
-        return {name: series.latest() for name, series in list(self._series.items())}
+        return {name: series.latest() for name, series in list(self._all_series().items())}
 
     def _ended(
         self,
@@ -148,6 +148,11 @@ class PerformanceLogger(core.BlockTimer):
                 series = self._series[name] = core.Durations(self._max_samples)
             return series
 
+    def _all_series(self) -> dict[str, core.Durations]:
+        """Return the durations by name, with those of the blocks that have just ended."""
+        self._settle()
+        return self._series
+
     def get_timing_statistics(self, block_name: str | None = None) -> dict[str, Any]:
         """Compute statistics of the durations of a block, or of all blocks.
 
@@ -161,8 +166,8 @@ class PerformanceLogger(core.BlockTimer):
             such dicts by name.
         """
         if block_name is not None:
-            return _describe(self._series.get(block_name))
-        return {name: _describe(series) for name, series in list(self._series.items())}
+            return _describe(self._all_series().get(block_name))
+        return {name: _describe(series) for name, series in list(self._all_series().items())}
 
     def log_memory_usage(self, step: int | None = None) -> dict[str, float]:
         """Log this process's memory use, at DEBUG.
@@ -188,6 +193,7 @@ class PerformanceLogger(core.BlockTimer):
 
     def reset_timers(self) -> None:
         """Forget all durations. Recorded lines stay in the files."""
+        self._settle()
         with self._lock:
             self._series.clear()
 

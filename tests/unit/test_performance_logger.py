@@ -51,6 +51,53 @@ def test_blocks_are_measured(perf: PerformanceLogger) -> None:
     assert 0.01 <= inner.elapsed <= middle.elapsed <= outer.elapsed
 
 
+def test_every_look_has_every_block(perf: PerformanceLogger) -> None:
+    """They are gathered before they get to their statistics: no number of them is one too many."""
+    wanted = dict.fromkeys("abc", 0)
+    for _ in range(67):
+        for name in "abc":
+            with perf.time_block(name):
+                pass
+            wanted[name] += 1
+            assert perf.get_timing_statistics(name)["count"] == wanted[name]
+    for n in (63, 64, 65, 129):
+        for _ in range(n):
+            with perf.time_block("a"):
+                pass
+        wanted["a"] += n
+        assert {name: len(times) for name, times in perf.timers.items()} == wanted
+
+    def time_a_thousand(_: int) -> None:
+        for _ in range(1000):
+            with perf.time_block("threads"):
+                pass
+
+    in_threads(time_a_thousand, count=4)
+    assert perf.get_timing_statistics("threads")["count"] == 4000
+    perf.reset_timers()
+    assert perf.timers == {}
+
+
+def test_a_block_is_as_long_as_its_line_says(tmp_path: Path) -> None:
+    """Both clocks agree, however the recorder is doing."""
+    with Recorder(tmp_path / "run") as recorder:
+        perf = PerformanceLogger(LOGGER, recorder)
+        begin = time.monotonic()
+        with perf.time_block("recorded") as block:
+            time.sleep(0.02)
+        outside = time.monotonic() - begin
+        closing = perf.time_block("closing")
+        with closing:
+            recorder.close()
+            time.sleep(0.01)
+    with perf.time_block("closed") as closed:
+        time.sleep(0.01)
+    (line,) = lines(tmp_path / "run", "performance")
+    assert line["duration_s"] == pytest.approx(block.elapsed, rel=1e-3)
+    assert 0.0199 <= block.elapsed <= outside
+    assert min(closing.elapsed, closed.elapsed) >= 0.0099
+
+
 def test_the_message(perf: PerformanceLogger, caplog: Caplog) -> None:
     """At DEBUG or the level that was asked for, with the place of the block and how it ended."""
     with perf.time_block("forward_pass") as block:
@@ -257,8 +304,12 @@ def test_what_only_a_subclass_can_do_wrong() -> None:
 
     with pytest.raises(RuntimeError, match="a subclass has to call it"):
         Forgetful().time_block("a")
-    with pytest.raises(TypeError, match="must return Durations"), Odd(LOGGER).time_block("a"):
+    odd = Odd(LOGGER)
+    with odd.time_block("a"):
         pass
+    with pytest.raises(TypeError, match="must return Durations"):
+        odd.get_timing_statistics()
+    assert odd.get_timing_statistics() == {}
 
 
 def test_a_structured_logger_gets_the_step(caplog: Caplog) -> None:
