@@ -19,6 +19,8 @@ TYPE_CHECKING = False  # type checkers know this name; importing typing takes lo
 if TYPE_CHECKING:
     from foundry_fastlog.analysis.alerts import Alert, WatchRules
     from foundry_fastlog.analysis.compare import compare_runs
+    from foundry_fastlog.analysis.rank_results import RankComparison
+    from foundry_fastlog.analysis.ranks import compare_ranks
     from foundry_fastlog.analysis.runs import Runs, read_runs
     from foundry_fastlog.analysis.watching import RunWatch
     from foundry_fastlog.analysis.where import WhereError
@@ -69,6 +71,7 @@ __all__ = [
     "LoggingConfig",
     "MetricsLogger",
     "PerformanceLogger",
+    "RankComparison",
     "Recorder",
     "RecorderClosedError",
     "RecorderConfig",
@@ -90,6 +93,7 @@ __all__ = [
     "__version__",
     "apply_levels",
     "cleanup_empty_logs",
+    "compare_ranks",
     "compare_runs",
     "export_chrome_trace",
     "export_runs",
@@ -133,6 +137,7 @@ _HOMES = {
     "Recorder": "foundry_fastlog.recording.recorder",
     "RecorderClosedError": "foundry_fastlog.recording.recorder",
     "RecorderConfig": "foundry_fastlog.config.models",
+    "RankComparison": "foundry_fastlog.analysis.rank_results",
     "RecorderHandler": "foundry_fastlog.messages.recorder_handler",
     "RingReport": "foundry_fastlog.reading.found_rings",
     "Run": "foundry_fastlog.reading.run",
@@ -145,6 +150,7 @@ _HOMES = {
     "WhereError": "foundry_fastlog.analysis.where",
     "apply_levels": "foundry_fastlog.messages.setup",
     "cleanup_empty_logs": "foundry_fastlog.messages.setup",
+    "compare_ranks": "foundry_fastlog.analysis.ranks",
     "compare_runs": "foundry_fastlog.analysis.compare",
     "export_chrome_trace": "foundry_fastlog.export.perfetto",
     "export_runs": "foundry_fastlog.export.runs",

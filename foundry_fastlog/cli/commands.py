@@ -21,6 +21,7 @@ from foundry_fastlog.cli import (
     migrate,
     plot,
     query,
+    ranks,
     recover,
     report,
     runs,
@@ -215,6 +216,7 @@ app.command(epilog=logs.ERRORS_EPILOG)(logs.errors)
 app.command(epilog=query.EPILOG)(query.query)
 app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=compare.EPILOG)(compare.compare)
+app.command(epilog=ranks.EPILOG)(ranks.ranks)
 app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)

@@ -271,6 +271,23 @@ class Run(ByColumns):
         """
         return view("summary")(self, starts=starts, rank=rank)
 
+    def compare_ranks(self, **options: Any) -> Any:  # noqa: ANN401 - of a room above
+        """Compare the ranks by their timed blocks: which one is slow, since when, in which block.
+
+        Args:
+            **options: As for ``compare_ranks``: ``steps``, ``ranks``, ``starts``, ``block``,
+                ``collectives``, ``threshold``, ``ranks_per_host``.
+
+        Returns:
+            A ``RankComparison``, see ``foundry_fastlog.analysis.rank_results``.
+
+        Raises:
+            ImportError: numpy is not installed, or the extension is missing.
+            LookupError: There is no such block.
+            ValueError: An option has a wrong value.
+        """
+        return view("compare_ranks")(self, **options)
+
     def errors(self, *, starts: Starts = "latest", rank: int | None = None) -> list[Any]:
         """Group the errors of the run by their fingerprints.
 

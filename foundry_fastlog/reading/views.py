@@ -13,6 +13,7 @@ __all__ = ["view"]
 
 _VIEWS = {
     "card": ("foundry_fastlog.show.card", "card"),
+    "compare_ranks": ("foundry_fastlog.analysis.ranks", "compare_ranks"),
     "errors": ("foundry_fastlog.analysis.error_groups", "group_errors"),
     "plot": ("foundry_fastlog.show.plot_runs", "plot_runs"),
     "summary": ("foundry_fastlog.analysis.summarize", "summarize"),

@@ -8,7 +8,7 @@ const KEYS = [
   ["space", "hide or show the chosen run"],
   ["z", "zoom out"],
   ["t", "light or dark"],
-  ["1 … 6", "the tabs"],
+  ["1 … 7", "the tabs"],
   ["?", "this list"],
   ["drag", "zoom into a chart"],
   ["shift + drag", "move along"],

@@ -14,6 +14,7 @@ const EMPTY = {
   timings: [],
   timing_base: ["wall", 0],
   by_rank: {},
+  rank_map: null,
   errors: { groups: [], omitted: 0 },
   messages: { lines: [], total: 0, levels: {} },
   config: [],

@@ -9,6 +9,7 @@ import { Grid } from "./grid.js";
 import { Hover } from "./hover.js";
 import { helpBox, listenToKeys } from "./keys.js";
 import { MessagesTab } from "./messages.js";
+import { RanksTab } from "./ranks.js";
 import { RunsPanel } from "./runs.js";
 import { Settings } from "./settings.js";
 import { TABS, tabList, toolStrip, topBar } from "./toolbar.js";
@@ -37,6 +38,7 @@ export class Page {
       messages: new MessagesTab(this),
       config: new ConfigTab(this),
       about: new AboutTab(this),
+      ranks: new RanksTab(this),
     };
   }
 

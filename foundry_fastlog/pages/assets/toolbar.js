@@ -16,6 +16,7 @@ export const TABS = {
   messages: "Messages",
   config: "Configuration",
   about: "Run",
+  ranks: "Ranks",
 };
 
 export function topBar(page) {

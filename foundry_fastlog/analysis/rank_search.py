@@ -1,0 +1,196 @@
+"""Which ranks, hosts and phases are slow: what `stragglers` finds, block by block, put together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from foundry_fastlog.analysis.rank_results import Phase, Straggler
+from foundry_fastlog.analysis.rank_times import RankTimes
+from foundry_fastlog.analysis.stragglers import WINDOW, Shift, find_shared, find_slow
+
+__all__ = ["find_phases", "find_stragglers"]
+
+_Array = np.ndarray[Any, Any]
+
+_WORTH = 0.01  # of a step: what is lost has to be more
+_OF_A_HOST = 0.75  # of its ranks are slow together
+
+
+def _worth(times: RankTimes) -> float:
+    """Return seconds a step that are worth naming."""
+    host = ~np.array(times.on_device, bool)
+    spent = np.nansum(times.own_s[host], dtype="f8")
+    steps = int((~np.isnan(times.ends)).sum())
+    return float(_WORTH * spent / steps) if steps else 0.0
+
+
+def find_stragglers(
+    times: RankTimes,
+    joint: _Array,
+    work: _Array,
+    hosts: dict[int, str],
+    threshold: float,
+    block: str | None,
+) -> list[Straggler]:
+    """Find ranks that are slow by themselves, and in which block.
+
+    Args:
+        times: The times of blocks by rank and step.
+        joint: Which blocks are collectives.
+        work: Own work per rank and step.
+        hosts: The hosts of ranks, as far as they are known.
+        threshold: The score below which a rank is slow.
+        block: Only this block.
+
+    Returns:
+        The costliest first.
+    """
+    least = _worth(times)
+    found = []
+    for number, name in enumerate(times.names):
+        if not joint[number] and block in (None, name):
+            shifts = find_slow(times.own_s[number], threshold, least)
+            found += [_straggler(times, name, shift) for shift in shifts]
+    if block is None:
+        # Work in blocks that other ranks do not have, and slowness spread over many small blocks.
+        named = {one.ranks[0] for one in found}
+        for shift in find_slow(work, threshold, least):
+            if times.ranks[shift.rank] not in named:
+                found.append(_straggler(times, _own_block(times, joint, shift), shift))
+    merged = [*_merged_by_host(found, hosts, times)]
+    return sorted(merged, key=lambda one: -_cost(one, times))
+
+
+def _straggler(times: RankTimes, name: str, shift: Shift) -> Straggler:
+    there = np.flatnonzero(~np.isnan(times.ends[shift.rank]))
+    return Straggler(
+        ranks=(times.ranks[shift.rank],),
+        host="",
+        block=name,
+        since=int(times.steps[shift.first]),
+        until=None if shift.last is None else int(times.steps[shift.last]) + times.width - 1,
+        from_the_start=bool(shift.first <= there[0]),
+        ratio=shift.ratio,
+        excess_s=shift.excess_s,
+    )
+
+
+def _own_block(times: RankTimes, joint: _Array, shift: Shift) -> str:
+    """Return the block that this rank alone has and that makes it slow; "" where there is none."""
+    window = slice(shift.first, None if shift.last is None else shift.last + 1)
+    for number, name in enumerate(times.names):
+        if joint[number] or times.on_device[number]:
+            continue
+        there = (~np.isnan(times.own_s[number][:, window])).mean(axis=1)
+        mine = float(np.nansum(times.own_s[number][shift.rank, window], dtype="f8"))
+        steps = max(1, int((~np.isnan(times.ends[shift.rank, window])).sum()))
+        others = np.delete(there, shift.rank)
+        if (
+            there[shift.rank] > 0.5
+            and np.median(others) < 0.5
+            and mine / steps > shift.excess_s / 2
+        ):
+            return name
+    return ""
+
+
+def _cost(one: Straggler, times: RankTimes) -> float:
+    """Return about how many seconds a straggler cost, so far as its steps say."""
+    until = times.steps[-1] if one.until is None else one.until
+    first, last = np.searchsorted(times.steps, (one.since, until))
+    return float((last - first + 1) * one.excess_s)
+
+
+def _merged_by_host(
+    found: Sequence[Straggler], hosts: dict[int, str], times: RankTimes
+) -> list[Straggler]:
+    """Say of a host that it is slow, where nearly all of its ranks are at once."""
+    members: dict[str, int] = defaultdict(int)
+    for rank in times.ranks:
+        members[hosts.get(rank, "")] += 1
+    grouped: dict[tuple[str, str], list[Straggler]] = defaultdict(list)
+    for one in found:
+        grouped[hosts.get(one.ranks[0], ""), one.block].append(one)
+    merged = []
+    for (host, _), ones in grouped.items():
+        together = _together(ones, times) if host and len(members) > 1 else []
+        if len(together) < 2 or len(together) < _OF_A_HOST * members[host]:
+            merged += ones
+            continue
+        middle = sorted(together, key=lambda one: one.since)[(len(together) - 1) // 2]
+        untils = [one.until for one in together]
+        merged.append(
+            replace(
+                middle,
+                ranks=tuple(sorted({one.ranks[0] for one in together})),
+                host=host,
+                until=None if None in untils else int(np.median(untils)),  # type: ignore[arg-type]
+                ratio=float(np.median([one.ratio for one in together])),
+                excess_s=float(np.median([one.excess_s for one in together])),
+            )
+        )
+        merged += [one for one in ones if one not in together]
+    return merged
+
+
+def _together(ones: Sequence[Straggler], times: RankTimes) -> list[Straggler]:
+    """Return the stragglers that became slow at about the same step."""
+    places = np.searchsorted(times.steps, [one.since for one in ones])
+    middle = np.median(places)
+    return [
+        one for one, place in zip(ones, places, strict=True) if abs(place - middle) <= 2 * WINDOW
+    ]
+
+
+def find_phases(
+    times: RankTimes,
+    joint: _Array,
+    stragglers: Sequence[Straggler],
+    threshold: float,
+    block: str | None,
+) -> list[Phase]:
+    """Find ranges of steps in which all ranks were slow.
+
+    What grows in all ranks but the straggler, or in collectives while there is one, is waiting for
+    it, and is not said again.
+    """
+    least = _worth(times)
+    found = []
+    for number, name in enumerate(times.names):
+        if block not in (None, name):
+            continue
+        is_joint = bool(joint[number])
+        for shift in find_shared(times.own_s[number], threshold, least, joint=is_joint):
+            since = int(times.steps[shift.first])
+            until = None if shift.last is None else int(times.steps[shift.last]) + times.width - 1
+            slow = [one for one in stragglers if _overlap(one, since, until)]
+            if slow and (is_joint or _is_waiting(times, number, shift, slow, threshold)):
+                continue
+            found.append(Phase(name, is_joint, since, until, shift.ratio, shift.excess_s))
+    return sorted(found, key=lambda one: -one.excess_s)
+
+
+def _is_waiting(
+    times: RankTimes, number: int, shift: Shift, slow: Sequence[Straggler], threshold: float
+) -> bool:
+    """Return whether a block takes longer in the ranks that wait, and not in a slow one."""
+    inside = np.zeros(len(times.steps), bool)
+    inside[shift.first : None if shift.last is None else shift.last + 1] = True
+    for rank in {rank for one in slow for rank in one.ranks}:
+        own = times.own_s[number, times.ranks.index(rank)]
+        within, outside = (own[part & ~np.isnan(own)] for part in (inside, ~inside))
+        if len(within) and len(outside):
+            longer = float(np.median(within)) * np.sqrt(threshold) > float(np.median(outside))
+            if not longer:
+                return True
+    return False
+
+
+def _overlap(one: Straggler, since: int, until: int | None) -> bool:
+    before = one.until is not None and one.until < since
+    return not before and (until is None or one.since <= until)
