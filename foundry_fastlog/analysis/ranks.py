@@ -178,6 +178,9 @@ class _Figures:
         self.work = self._sum(host & ~joint)
         self._in_joint = self._sum(host & joint)
         self._step = self.work + self._in_joint
+        self._waits = None
+        if joint.any():
+            self._waits = self._in_joint - _least(self._in_joint, axis=0)
         self._medians = _median(times.own_s, axis=2) if times.own_s.size else None
         self._scores = self._score()
         self._history = [self._own_history(number) for number in range(len(times.names))]
@@ -239,8 +242,8 @@ class _Figures:
         """Describe a rank."""
         rank = self._times.ranks[row]
         wait_s = share = None
-        if self._joint.any():
-            waits = (self._in_joint - _least(self._in_joint, axis=0))[row]
+        if self._waits is not None:
+            waits = self._waits[row]
             wait_s = float(_median(waits))
             share = _share(float(np.nansum(waits)), float(np.nansum(self._step[row])))
         return OneRank(

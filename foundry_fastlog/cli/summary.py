@@ -12,7 +12,7 @@ from rich.text import Text
 from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.cli.arguments import AsJson, StartsChoice, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
-from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
+from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, tell, to_json
 from foundry_fastlog.reading.run import read_run
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def summary(
             _nothing_fits(metric, console)
     else:
         _show_one(results[0], metric)
+        if rank is None and not metric and len(results[0].ranks) > 1 and results[0].timings:
+            _show_ranks(paths[0], starts)
     if any(not one.complete or one.dropped or one.problems for one in results):
         raise typer.Exit(PROBLEM)
 
@@ -100,6 +102,21 @@ def _show_one(result: Summary, metric: list[str] | None) -> None:
     render_summary(result, console, len(result.metrics))  # those that were asked for, all
     if not result.metrics:
         _nothing_fits(metric, console)
+
+
+def _show_ranks(path: Path, starts: str) -> None:
+    """Show which ranks are slow, where numpy is there to find out."""
+    try:
+        from foundry_fastlog.analysis.ranks import compare_ranks
+        from foundry_fastlog.show.ranks import render_ranks_shortly
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        tell("times by rank need numpy: pip install 'foundry_fastlog[plot]'")
+        return
+    run = read_or_fail(path, read_run)
+    console = Console(highlight=False)
+    render_ranks_shortly(compare_ranks(run, starts=starts_of(run, starts)), console)
 
 
 def _nothing_fits(metric: list[str], console: Console) -> None:

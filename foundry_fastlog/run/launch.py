@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 from foundry_fastlog.base.arguments import process_number
 from foundry_fastlog.base.environment import boot_id, process_start
 
-__all__ = ["Launch", "Place", "find_launch", "find_place", "is_restart"]
+__all__ = ["Launch", "Place", "find_launch", "find_local_size", "find_place", "is_restart"]
+
+_LOCAL_SIZES = (
+    *("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"),
+    "SLURM_NTASKS_PER_NODE",
+)
 
 
 class Place(NamedTuple):
@@ -97,6 +102,19 @@ def find_place(rank: int | None = None, world_size: int | None = None) -> Place:
     if rank is not None and world_size is not None and rank >= world_size:
         raise ValueError(f"rank must be below world_size, got {rank} of {world_size}")
     return Place(rank, world_size)
+
+
+def find_local_size() -> int | None:
+    """Return how many ranks the launcher put on this host; None where it does not say so.
+
+    From LOCAL_WORLD_SIZE, as torchrun sets it, OMPI_COMM_WORLD_LOCAL_SIZE, MPI_LOCALNRANKS or
+    SLURM_NTASKS_PER_NODE.
+    """
+    for name in _LOCAL_SIZES:
+        text = os.environ.get(name, "").strip()
+        if text.isascii() and text.isdecimal() and 0 < len(text) < 10 and int(text):
+            return int(text)
+    return None
 
 
 def _numbers(rank: str, size: str) -> Place | None:

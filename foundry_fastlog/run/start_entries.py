@@ -18,7 +18,7 @@ import orjson
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.environment import boot_id, git_hash, utc_now
 from foundry_fastlog.run.info import FORMAT, read_run_file, render
-from foundry_fastlog.run.launch import Launch, Place
+from foundry_fastlog.run.launch import Launch, Place, find_local_size
 from foundry_fastlog.run.names import Writer, make_directories
 
 __all__ = [
@@ -169,6 +169,7 @@ def put_entry(
         "launch": None if launch is None else launch._asdict(),
         "rank": place.rank,
         "world_size": place.world_size,
+        "local_world_size": find_local_size(),
         "pid": os.getpid(),
         "host": os.uname().nodename,
         "boot": boot_id(),

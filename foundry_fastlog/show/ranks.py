@@ -18,11 +18,12 @@ if TYPE_CHECKING:  # the caller passes in the objects
 
     from foundry_fastlog.analysis.rank_results import HeatMap, OneRank, RankComparison
 
-__all__ = ["draw_heat_map", "render_ranks"]
+__all__ = ["draw_heat_map", "render_ranks", "render_ranks_shortly"]
 
 _Array = np.ndarray[Any, Any]
 
 _MOST_RANKS, _MOST_BLOCKS, _MOST_SENTENCES = 8, 10, 8
+_FEW_RANKS = 3  # of a summary
 _ROWS = 16  # of the heat map
 _LEVELS = (1.05, 1.1, 1.25, 1.5)
 _SHADES, _ASCII = "·░▒▓█", ".-+*#"
@@ -48,6 +49,16 @@ def render_ranks(found: RankComparison, console: Console) -> None:
         console.print(draw_heat_map(found.heat_map, console), soft_wrap=True)
     _what_if(found, console)
     _clocks(found, console)
+
+
+def render_ranks_shortly(found: RankComparison, console: Console) -> None:
+    """Show which ranks are slow and the slowest ones, as a part of a summary."""
+    if len(found.ranks) < 2:
+        return
+    _ranks(found, console, _FEW_RANKS)
+    for sentence in found.sentences[:_FEW_RANKS]:
+        style = "bold red" if found.stragglers else "green"
+        console.print(Text(printable(sentence), style), soft_wrap=True)
 
 
 def _head(found: RankComparison) -> Text:
@@ -88,13 +99,13 @@ def _blocks(found: RankComparison, console: Console) -> None:
     show_rest(len(names), console, _MOST_BLOCKS, "; --json has them all")
 
 
-def _ranks(found: RankComparison, console: Console) -> None:
+def _ranks(found: RankComparison, console: Console, most: int = _MOST_RANKS) -> None:
     """Show the slowest ranks."""
     if len(found.ranks) < 2:
         return
     order = sorted(found.ranks, key=_place)
     slow = {rank for one in found.stragglers for rank in one.ranks}
-    chosen = sorted(order, key=lambda one: one.rank not in slow)[:_MOST_RANKS]
+    chosen = sorted(order, key=lambda one: one.rank not in slow)[:most]
     hosts = any(one.host for one in chosen)
     title = "Ranks" if len(chosen) == len(order) else "Ranks: those with the lowest scores"
     columns = ["step", "own work", "waiting", "score", "own history", "S_w"]
@@ -114,7 +125,7 @@ def _ranks(found: RankComparison, console: Console) -> None:
             style="red" if one.rank in slow else "",
         )
     show_table(shown, console)
-    show_rest(len(order), console, len(chosen), "; --json has them all")
+    show_rest(len(order), console, len(chosen), "; foundry-fastlog ranks --json has them all")
 
 
 def _place(one: OneRank) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from foundry_fastlog.base.formatting import (
 )
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 from foundry_fastlog.show.curve import draw_curves, format_number
+from foundry_fastlog.show.many_ranks import FEW, render_starts_of_ranks, render_streams
 from foundry_fastlog.show.tables import MOST
 from foundry_fastlog.show.tables import show_rest as _rest
 from foundry_fastlog.show.tables import show_row as _row
@@ -302,6 +303,8 @@ def _render_starts(summary: Summary, console: Console) -> None:
 def _render_attempts(summary: Summary, console: Console) -> None:
     if len(summary.attempts) < 2:
         return
+    if len(summary.attempts) > FEW:
+        return render_starts_of_ranks(summary, console)
     table = _table("Processes", "writer", "rank", "start", "steps", "lines", "first line", "time")
     for attempt in _first(summary.attempts):
         steps = "-"
@@ -322,6 +325,8 @@ def _render_attempts(summary: Summary, console: Console) -> None:
 
 
 def _render_files(summary: Summary, console: Console) -> None:
+    if len(summary.attempts) > FEW:
+        return render_streams(summary, console)
     table = _table("Files", "file", "segments", "lines", "size")
     for check in _first(summary.checks):
         segments = check.series.segments

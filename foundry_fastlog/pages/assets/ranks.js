@@ -6,11 +6,12 @@ import { count, duration, percent } from "./format.js";
 import { Table } from "./table.js";
 import { scroll } from "./values.js";
 
-const FULL = 1.5; // the ratio at which the colour is full
+const FULL = 1.3; // the ratio at which the colour is full
 const LEFT = 44; // pixels for the numbers of ranks
 const BELOW = 20; // and for those of steps
 const TALLEST = 480;
-const LEGEND = [1, 1.1, 1.25, 1.5];
+const ABOVE = 6; // for half of the first number
+const LEGEND = [1, 1.05, 1.15, 1.3];
 
 export class RanksTab {
   constructor(page) {
@@ -30,7 +31,7 @@ export class RanksTab {
       const how = run.ranks.length > 1 ? "There are no timings: record some with recorder.timer(\"forward\", step=step)." : "This run has one rank: there is nothing to compare it with.";
       return clear(this.element, h("p.empty", {}, how));
     }
-    const said = map.sentences.map((one) => h(map.slow.length ? "li.bad" : "li", {}, one));
+    const said = map.sentences.map((one, at) => h(at < map.slow.length ? "li.bad" : "li", {}, one));
     if (map.more) said.push(h("li.quiet", {}, `${count(map.more)} more: foundry-fastlog ranks --json`));
     clear(
       this.element,
@@ -78,10 +79,10 @@ export class RanksTab {
     const { heat, cells, slow } = this.map;
     const { width, row, column, height } = this.layout();
     const ratio = devicePixelRatio;
-    Object.assign(this.canvas, { width: Math.round(width * ratio), height: Math.round((height + BELOW) * ratio) });
-    this.canvas.style.height = `${height + BELOW}px`;
+    Object.assign(this.canvas, { width: Math.round(width * ratio), height: Math.round((ABOVE + height + BELOW) * ratio) });
+    this.canvas.style.height = `${ABOVE + height + BELOW}px`;
     const context = this.canvas.getContext("2d");
-    context.scale(ratio, ratio);
+    context.setTransform(ratio, 0, 0, ratio, 0, ABOVE * ratio);
     const gap = row > 6 ? 1 : 0;
     context.fillStyle = token("accent");
     for (let y = 0; y < heat.ranks.length; y++) {
@@ -125,7 +126,7 @@ export class RanksTab {
     if (!this.map) return;
     const { heat, cells, ranks } = this.map;
     const { row, column } = this.layout();
-    const [x, y] = [Math.floor((event.offsetX - LEFT) / column), Math.floor(event.offsetY / row)];
+    const [x, y] = [Math.floor((event.offsetX - LEFT) / column), Math.floor((event.offsetY - ABOVE) / row)];
     if (x < 0 || y < 0 || x >= heat.steps.length || y >= heat.ranks.length) return;
     const value = cells[y * heat.steps.length + x];
     const host = ranks.find((one) => one.rank === heat.ranks[y])?.host;
@@ -182,5 +183,7 @@ function table({ ranks, slow }) {
     { title: "S_w", number: true, of: (row) => row.slowdown, show: (row) => row.slowdown?.toFixed(3) ?? "–" },
     time("clock", (row) => row.clock && row.clock.offset_s),
   ];
-  return new Table(columns, ranks, { caption: "Ranks" }).element;
+  const first = (row) => (out.has(row.rank) ? 0 : 1);
+  const rows = [...ranks].sort((a, b) => first(a) - first(b) || (a.score ?? 1) - (b.score ?? 1));
+  return new Table(columns, rows, { caption: "Ranks" }).element;
 }

@@ -1,0 +1,196 @@
+"""Many ranks, `python -m benchmarks.ranks`: system calls, time and memory of reading such a run.
+
+Counts the files that commands open and look at in a run of 64 and of 512 ranks, with strace, and
+takes time and peak memory of `ranks` for 64 ranks of 100,000 steps with six blocks each.
+Writes benchmarks/results/ranks.json and the table of benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sections import patience
+from benchmarks.tables import machine, publish, table
+
+START = datetime(2026, 1, 30, 14, 32, 15, tzinfo=timezone.utc)
+BLOCKS = (("data", 0.01), ("forward", 0.03), ("backward", 0.05), ("optimizer", 0.01))
+SHAPES = ((64, 1), (512, 1), (512, 4))  # ranks, and segments of each of their streams
+COMMANDS = ("summary", "ranks", "runs", "logs", "tail")
+SLOW, SINCE, FACTOR = 37, 0.4, 1.2
+CALL = re.compile(r"(?:\[pid +\d+\] )?(?:\d+ +)?(\w+)\(")
+KINDS = {"openat": "opens", "open": "opens", "getdents64": "lists"}
+STATS = ("newfstatat", "stat", "lstat", "statx", "fstat", "access", "faccessat", "faccessat2")
+
+
+def blocks(rank: int, steps: range, total: int) -> Iterator[tuple[str, float, int]]:
+    """Yield the blocks of a rank: name, seconds, step; one rank is slow in one of them."""
+    chance = random.Random(rank)
+    for step in steps:
+        spent = 0.0
+        for name, seconds in BLOCKS:
+            slow = rank == SLOW and name == "forward" and step >= SINCE * total
+            taken = seconds * chance.lognormvariate(0, 0.03) * (FACTOR if slow else 1.0)
+            spent += taken
+            yield name, taken, step
+        yield "all_reduce", max(0.002, 0.13 - spent), step
+        yield "step", max(0.132, spent + 0.002), step
+
+
+def write_rank(run: Path, rank: int, steps: int, segments: int) -> None:
+    """Write the files of a rank as the recorder names them."""
+    label = f".r{rank}" if rank else ""
+    size = -(-steps // segments)
+    seq = 0
+    for segment in range(segments):
+        number = f".{segment:06d}" if segment else ""
+        part = range(segment * size, min(steps, (segment + 1) * size))
+        lines = []
+        for name, seconds, step in blocks(rank, part, steps):
+            moment = START + timedelta(seconds=step * 0.135)
+            head = f'{{"timestamp":"{moment:%Y-%m-%dT%H:%M:%S.%f}Z","seq":{seq},"name":"{name}",'
+            nested = '"depth":0' if name == "step" else '"depth":1,"parent":"step"'
+            lines.append(f'{head}"duration_s":{seconds!r},"step":{step},{nested},"thread":1}}\n')
+            seq += 1
+        (run / f"performance{label}{number}.jsonl").write_text("".join(lines))
+        values = [
+            f'{{"timestamp":"{START + timedelta(seconds=step * 0.135):%Y-%m-%dT%H:%M:%S.%f}Z",'
+            f'"seq":{step},"step":{step},"metrics":{{"loss":{2.0 + rank / 1000}}}}}\n'
+            for step in part
+        ]
+        (run / f"metrics{label}{number}.jsonl").write_text("".join(values))
+
+
+def make_run(run: Path, ranks: int, steps: int, segments: int) -> None:
+    """Write a run of many ranks that has ended."""
+    (run / "starts").mkdir(parents=True)
+    (run / ".fastlog").mkdir()
+    stamp = f"{START:%Y-%m-%dT%H:%M:%S.%f}Z"
+    entry = {"format": 2, "start": 0, "started": stamp, "rank": 0, "world_size": ranks}
+    (run / "starts" / "000000.json").write_text(json.dumps(entry))
+    end = {"format": 2, "start": 0, "label": "", "ended": stamp, "how": "closed"}
+    (run / "starts" / "000000.end.json").write_text(json.dumps(end))
+    (run / "run.json").write_text(json.dumps({"format": 2, "name": run.name, "attempts": []}))
+    for rank in range(ranks):
+        write_rank(run, rank, steps, segments)
+
+
+def count_calls(run: Path, command: str) -> Counter[str]:
+    """Count the calls of a command that name the run's files."""
+    if shutil.which("strace") is None:
+        raise SystemExit("counting system calls needs strace: apt-get install strace")
+    with tempfile.NamedTemporaryFile() as log:
+        traced = [*("strace", "-f", "-qq", "-y", "-e", "trace=%file,%desc", "-o", log.name)]
+        target = run.parent if command == "runs" else run
+        home = {**os.environ, "XDG_CACHE_HOME": str(run.parent / "cache")}
+        made = [*traced, sys.executable, "-m", "foundry_fastlog", command, str(target)]
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL, env=home)
+        found: Counter[str] = Counter()
+        for line in Path(log.name).read_text(errors="replace").splitlines():
+            call = CALL.match(line)
+            if call is None or str(run) not in line:
+                continue
+            name = call[1]
+            kind = KINDS.get(name) or ("stats" if name in STATS else "reads" if "read" in name else "")
+            if kind:
+                found[kind] += 1
+    return found
+
+
+def take_time(ranks: int, steps: int) -> dict[str, Any]:
+    """Take time and memory of comparing the ranks of a long run."""
+    with tempfile.TemporaryDirectory(prefix="fastlog-ranks-") as directory:
+        run = Path(directory) / "run"
+        make_run(run, 0, 0, 1)
+        # Eight ranks are written and the others are the same files: what is read is as much.
+        for rank in range(ranks):
+            if rank < 8 or rank == SLOW:
+                write_rank(run, rank, steps, 1)
+            else:
+                for stream in ("performance", "metrics"):
+                    label = f".r{rank % 8}" if rank % 8 else ""
+                    os.link(run / f"{stream}{label}.jsonl", run / f"{stream}.r{rank}.jsonl")
+        size = sum(path.stat().st_size for path in run.glob("performance*"))
+        code = (
+            "import resource, sys, time; begun = time.perf_counter()\n"
+            "from foundry_fastlog import compare_ranks\n"
+            "found = compare_ranks(sys.argv[1])\n"
+            "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+            "import json; print(json.dumps({'s': time.perf_counter() - begun, 'cpu_s': "
+            "used.ru_utime + used.ru_stime, 'peak_mib': used.ru_maxrss / 1024, "
+            "'said': found.sentences}))"
+        )
+        made = [sys.executable, "-c", code, str(run)]
+        said = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+    taken: dict[str, Any] = {"ranks": ranks, "steps": steps, "bytes": size, **json.loads(said)}
+    step = int(SINCE * steps)
+    assert taken["said"][0].startswith(f"Rank {SLOW} is slow since step "), taken["said"]
+    found = int(taken["said"][0].split(" step ")[1].split(" ")[0].replace(",", ""))
+    assert abs(found - step) <= 16, taken["said"]
+    return taken
+
+
+def measure(steps: int, long: int) -> dict[str, Any]:
+    """Measure all of it."""
+    rows = []
+    for ranks, segments in SHAPES:
+        with tempfile.TemporaryDirectory(prefix="fastlog-ranks-") as directory:
+            run = Path(directory) / "run"
+            make_run(run, ranks, steps, segments)
+            files = sum(1 for path in run.rglob("*") if path.is_file())
+            for command in COMMANDS:
+                begun = time.perf_counter()
+                calls = count_calls(run, command)
+                print(ranks, segments, command, dict(calls), f"{time.perf_counter() - begun:.1f} s")
+                rows.append(
+                    {"ranks": ranks, "files": files, "command": command, "calls": dict(calls)}
+                )
+    return {"machine": patience.conditions(), "rows": rows, "long": take_time(64, long)}
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return the tables."""
+    rows = [
+        [
+            f"{row['ranks']} ranks, {row['files']:,} files",
+            f"`{row['command']}`",
+            *(f"{row['calls'].get(kind, 0):,}" for kind in ("opens", "stats", "lists")),
+            f"{row['calls'].get('opens', 0) / row['files']:.2f}",
+        ]
+        for row in result["rows"]
+    ]
+    head = ["run", "command", "opens", "stats", "directory reads", "opens per file"]
+    long = result["long"]
+    said = (
+        f"`compare_ranks` of {long['ranks']} ranks x {long['steps']:,} steps x 6 blocks "
+        f"({long['bytes'] / 1e9:.1f} GB): {long['s']:.1f} s, {long['cpu_s']:.1f} s of CPU, "
+        f"{long['peak_mib']:,.0f} MiB at most. It said: {long['said'][0]}"
+    )
+    return f"{machine({'machine': result['machine']})}\n\n{table(head, rows)}\n\n{said}"
+
+
+def main() -> None:
+    """Run, and write the result and the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--long", type=int, default=100_000)
+    options = parser.parse_args()
+    result = measure(options.steps, options.long)
+    publish("ranks", result, render(result))
+
+
+if __name__ == "__main__":
+    main()
