@@ -104,7 +104,9 @@ def count_calls(run: Path, command: str) -> Counter[str]:
             if call is None or str(run) not in line:
                 continue
             name = call[1]
-            kind = KINDS.get(name) or ("stats" if name in STATS else "reads" if "read" in name else "")
+            kind = KINDS.get(name) or (
+                "stats" if name in STATS else "reads" if "read" in name else ""
+            )
             if kind:
                 found[kind] += 1
     return found

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from browser import Browser  # noqa: E402 - it is in tests/
+from many_ranks import durations, write_ranks  # noqa: E402
 from oracle import START, OracleWriter, write_run_json  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -88,6 +89,13 @@ def train(writer: OracleWriter, steps: Sequence[int], rate: float, chance: rando
             writer.log("data loader is slow", level="WARNING", step=step, logger="data")
 
 
+def slowness(block: str, rank: int, step: int) -> float:
+    """Say how much slower a block is: one rank from a step on, and all of them for a while."""
+    if block == "forward" and rank == 21 and step >= 900:
+        return 1.35
+    return 1.6 if block == "data" and 1300 <= step < 1500 else 1.0
+
+
 def picture(browser: Browser, path: Path) -> None:
     """Write what is seen, in 256 colours, which is a third of the bytes."""
     browser.picture(path)
@@ -120,6 +128,10 @@ def main() -> None:
             record(home / "runs" / name, rate, seed)
             for seed, (name, rate) in enumerate(RATES.items(), 1)
         ]
+        ranks = home / "ranks.html"
+        times = durations(32, 2000, slowness, jitter=0.03)
+        write_ranks(home / "ranks" / "exp0", times)
+        write_report(home / "ranks" / "exp0", ranks)
         one, several = home / "one.html", home / "several.html"
         write_report(runs[0], one)
         write_report(runs, several, title="learning rates")
@@ -131,6 +143,9 @@ def main() -> None:
             picture(browser, PICTURES / "report-dark.png")
             browser.open(one, "tab=timings")
             picture(browser, PICTURES / "report-timings.png")
+            browser.open(ranks, "tab=ranks&side=0")
+            browser.wait("return document.querySelector('canvas.ranks').height > 200")
+            picture(browser, PICTURES / "report-ranks.png")
             browser.open(several, "tab=config")
             picture(browser, PICTURES / "report-config.png")
             browser.resize(390, 844)

@@ -21,6 +21,13 @@ def never(block: str, rank: int, step: int) -> float:
     return 1.0
 
 
+def slower(
+    block: str, ranks: set[int], since: int, until: int = 10**9, factor: float = 1.3
+) -> Slow:
+    """A block is slow on some ranks in some steps."""
+    return lambda b, r, s: factor if b == block and r in ranks and since <= s <= until else 1.0
+
+
 def durations(
     ranks: int,
     steps: int,
@@ -67,7 +74,9 @@ def write_ranks(
         writer = OracleWriter(path, rank=rank, attempt=attempt, tick_s=0.0)
         lines = []
         for step in range(begins.get(rank, 0), steps):
-            begun = float(ends[step] - longest[step] - np.broadcast_to(transfer_s, steps)[step]) - 0.001
+            begun = (
+                float(ends[step] - longest[step] - np.broadcast_to(transfer_s, steps)[step]) - 0.001
+            )
             now = begun
             of_step = []
             for block, seconds in times.items():

@@ -238,7 +238,8 @@ class RankComparison:
     @property
     def sentences(self) -> list[str]:
         """What was found, in sentences: the first one is the answer."""
-        found = [one.sentence for one in (*self.stragglers, *self.phases)]
+        found = [one.sentence for one in self.stragglers]
+        found += [one.sentence for one in self.phases]
         if not self.stragglers and len(self.ranks) > 1 and self.slowdown is not None:
             found.insert(0, f"no rank is a straggler (scores below {self.threshold:g} would be)")
         return [one[:1].upper() + one[1:] + "." for one in found]

@@ -19,7 +19,8 @@ from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 
 if TYPE_CHECKING:
-    from foundry_fastlog.reading.columns import ColumnPart, Columns
+    from foundry_fastlog.reading.columns import Columns
+    from foundry_fastlog.reading.scan import ColumnPart
 
 __all__ = ["BlockStats", "RankTimes", "read_rank_times"]
 
@@ -296,7 +297,9 @@ def _known(part: ColumnPart) -> _Array:
     rows, nulls, valid, _, _ = part
     if valid is None:
         return np.full(rows, not nulls)
-    return np.unpackbits(np.frombuffer(valid, "u1"), count=rows, bitorder="little").astype(bool)
+    return np.unpackbits(
+        np.frombuffer(memoryview(valid), "u1"), count=rows, bitorder="little"
+    ).astype(bool)
 
 
 def _grouped(keys: _Array) -> dict[int, _Array]:

@@ -206,7 +206,7 @@ def _noise_of_windows(times: _Array) -> float:
     if not len(changes):
         return 0.0
     single = float(np.median(changes)) / 0.674 / np.sqrt(2 if len(times) == 1 else 4)
-    return float(np.sqrt(np.pi / 2 / WINDOW)) * single  # of a median of normal values
+    return float(np.sqrt(np.pi / 2 / WINDOW) * single)  # of a median of normal values
 
 
 def _beyond(ratios: _Array, limit: float, levels: _Array, single: float) -> _Array:

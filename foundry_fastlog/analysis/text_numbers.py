@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from foundry_fastlog.reading.columns import ColumnPart
+    from foundry_fastlog.reading.scan import ColumnPart
 
 __all__ = ["TextNumbers"]
 
@@ -37,8 +37,8 @@ class TextNumbers:
     def numbers(self, part: ColumnPart) -> _Array:
         """Return the numbers of a column of texts."""
         rows, _, _, values, text = part
-        offsets = np.frombuffer(values, "<i8", rows + 1)
-        data = np.frombuffer(text, "u1") if text is not None else np.empty(0, "u1")
+        offsets = np.frombuffer(memoryview(values or bytes(8)), "<i8", rows + 1)
+        data = np.frombuffer(memoryview(text or b""), "u1")
         hashes = _hashes_of(offsets, data)
         places = self._places(hashes)
         if (places < 0).any():
@@ -49,14 +49,16 @@ class TextNumbers:
                 name = raw[offsets[row] : offsets[row + 1]].decode()
                 self._learn(int(hashes[row]), self.number(name))
             places = self._places(hashes)
-        return self._numbers[places]
+        found: _Array = self._numbers[places]
+        return found
 
     def _places(self, hashes: _Array) -> _Array:
         """Return where in what is known texts are, -1 for those that are not."""
         if not len(self._hashes):
             return np.full(len(hashes), -1)
         found = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
-        return np.where(self._hashes[found] == hashes, found, -1)
+        places: _Array = np.where(self._hashes[found] == hashes, found, -1)
+        return places
 
     def _learn(self, hashed: int, number: int) -> None:
         at = int(np.searchsorted(self._hashes, np.uint64(hashed)))

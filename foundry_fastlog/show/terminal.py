@@ -304,7 +304,8 @@ def _render_attempts(summary: Summary, console: Console) -> None:
     if len(summary.attempts) < 2:
         return
     if len(summary.attempts) > FEW:
-        return render_starts_of_ranks(summary, console)
+        render_starts_of_ranks(summary, console)
+        return
     table = _table("Processes", "writer", "rank", "start", "steps", "lines", "first line", "time")
     for attempt in _first(summary.attempts):
         steps = "-"
@@ -326,7 +327,8 @@ def _render_attempts(summary: Summary, console: Console) -> None:
 
 def _render_files(summary: Summary, console: Console) -> None:
     if len(summary.attempts) > FEW:
-        return render_streams(summary, console)
+        render_streams(summary, console)
+        return
     table = _table("Files", "file", "segments", "lines", "size")
     for check in _first(summary.checks):
         segments = check.series.segments

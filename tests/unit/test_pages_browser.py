@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, missing
+from many_ranks import durations, slower, write_ranks
 from oracle import OracleWriter, attempt, write_run_json
 
 from foundry_fastlog import Recorder, write_report
@@ -263,6 +264,53 @@ def test_a_slow_rank_is_seen(browser: Browser, tmp_path: Path) -> None:
     assert colours[2] != colours[1]
 
 
+def test_ranks_are_a_heat_map(browser: Browser, tmp_path: Path) -> None:
+    """Darker where a rank is slow, framed from the step on, and each cell says what it is."""
+    write_ranks(tmp_path / "run", durations(8, 120, slower("forward", {5}, 60, factor=2.0)))
+    write_report(tmp_path / "run", tmp_path / "report.html")
+    pixel = """
+    const tab = document.getElementById("app").page.tabs.ranks;
+    const { row, column } = tab.layout();
+    const [x, y] = [44 + (arguments[0] + 0.5) * column, 6 + (arguments[1] + 0.5) * row];"""
+    colour = "return [...tab.canvas.getContext('2d').getImageData(x, y, 1, 1).data]"
+    for theme in ("light", "dark"):
+        browser.open(tmp_path / "report.html", f"tab=ranks&theme={theme}")
+        browser.wait("return document.getElementById('app').page.tabs.ranks.map !== null")
+        browser.settle()
+        slow, before, other = (
+            browser.ask(pixel + colour, *cell)[3] for cell in ((100, 5), (20, 5), (100, 2))
+        )
+        assert slow > 2 * before
+        assert slow > 2 * other
+        frame = "return [...tab.canvas.getContext('2d').getImageData(x, 6 + 5 * row, 1, 1).data]"
+        red, green, *_ = browser.ask(pixel + frame, 100, 5)
+        assert red > 1.4 * green
+    said = each(browser, ".said li", "one.innerText")
+    assert said[0].startswith("Rank 5 is slow since step 6")
+    assert "in 'forward'" in said[0]
+    label = browser.ask("return document.querySelector('canvas.ranks').getAttribute('aria-label')")
+    assert label.startswith("Heat map of 8 ranks by step. Rank 5 is slow")
+    place = browser.ask(
+        pixel
+        + "const box = tab.canvas.getBoundingClientRect(); return [box.left + x, box.top + y]",
+        *(100, 5),
+    )
+    mouse(browser, "mouseMoved", *place)
+    tip = browser.wait("const box = document.querySelector('#panel .hover'); return box.innerText")
+    assert tip.startswith("rank 5\n")
+    assert "x the median" in tip
+    assert tip.endswith("step 100")
+    rows = each(browser, "#panel table tbody tr", "one.firstChild.innerText")
+    assert rows[0] == "5"
+    assert sorted(map(int, rows)) == list(range(8))
+    mouse(browser, "mouseMoved", 5, 5)
+    browser.wait("return document.querySelector('#panel .hover').hidden")
+    OracleWriter(tmp_path / "one").timing("step", 1.0, 0)
+    write_report(tmp_path / "one", tmp_path / "one.html")
+    browser.open(tmp_path / "one.html", "tab=ranks")
+    assert "one rank" in browser.ask("return document.querySelector('.empty').innerText")
+
+
 def test_messages_are_searched(browser: Browser, pages: Path) -> None:
     browser.open(pages / "two.html", "tab=messages&run=bad")
     shown = "return [...document.querySelectorAll('.lines')].map((l) => l.innerText)"
@@ -383,7 +431,7 @@ def test_a_phone_has_one_column(browser: Browser, pages: Path) -> None:
         assert not browser.ask(visible)
         browser.ask("document.querySelector('.bar .icon').click()")
         assert browser.ask(visible)
-        for tab in ("values", "timings", "messages", "config", "about"):
+        for tab in ("values", "timings", "messages", "config", "about", "ranks"):
             browser.open(pages / "two.html", f"tab={tab}")
             assert browser.ask("return document.documentElement.scrollWidth") <= 390, tab
     finally:

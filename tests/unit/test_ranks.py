@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from many_ranks import BLOCKS, Array, durations, never, write_ranks
+from many_ranks import BLOCKS, Array, Slow, durations, never, slower, write_ranks
 from oracle import OracleWriter
 
 from foundry_fastlog import RankComparison, compare_ranks, read_run
@@ -24,8 +24,6 @@ from foundry_fastlog.analysis.rank_results import numbers_said
 from foundry_fastlog.analysis.ranks import COLLECTIVES
 from foundry_fastlog.analysis.stragglers import WINDOW, find_shared, find_slow, lower_median
 from foundry_fastlog.analysis.text_numbers import TextNumbers
-
-Slow = Callable[[str, int, int], float]
 
 
 def compared(path: Path, slow: Slow = never, **options: Any) -> RankComparison:
@@ -36,13 +34,6 @@ def compared(path: Path, slow: Slow = never, **options: Any) -> RankComparison:
     times = durations(shape.get("ranks", 8), shape.get("steps", 400), slow, **made)
     write_ranks(path / "run", times, **write)
     return compare_ranks(path / "run", **options)
-
-
-def slower(
-    block: str, ranks: set[int], since: int, until: int = 10**9, factor: float = 1.3
-) -> Slow:
-    """A block is slow on some ranks in some steps."""
-    return lambda b, r, s: factor if b == block and r in ranks and since <= s <= until else 1.0
 
 
 def test_a_slow_rank_is_named_with_its_step_and_block(tmp_path: Path) -> None:
