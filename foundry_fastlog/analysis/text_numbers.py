@@ -56,9 +56,9 @@ class TextNumbers:
         """Return where in what is known texts are, -1 for those that are not."""
         if not len(self._hashes):
             return np.full(len(hashes), -1)
-        found = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
-        places: _Array = np.where(self._hashes[found] == hashes, found, -1)
-        return places
+        found: _Array = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
+        found[self._hashes[found] != hashes] = -1
+        return found
 
     def _learn(self, hashed: int, number: int) -> None:
         at = int(np.searchsorted(self._hashes, np.uint64(hashed)))
@@ -72,7 +72,7 @@ def _hashes_of(offsets: _Array, data: _Array) -> _Array:
     data = data[offsets[0] : offsets[-1]]
     longest = int(sizes.max(initial=0))
     weights = np.random.default_rng(1).integers(1 << 63, size=longest + 1, dtype="u8") * 2 + 1
-    hashes = sizes.astype("u8") * np.uint64(0x9E3779B97F4A7C15)
+    hashes: _Array = sizes.astype("u8") * np.uint64(0x9E3779B97F4A7C15)
     if len(data):
         starts = offsets[:-1] - offsets[0]
         places = np.arange(len(data)) - np.repeat(starts, sizes)
