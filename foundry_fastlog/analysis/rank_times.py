@@ -27,6 +27,7 @@ __all__ = ["BlockStats", "RankTimes", "read_rank_times"]
 _Array = np.ndarray[Any, Any]
 
 _BATCH_BYTES = 96 << 20  # of files that are read at once; their columns take about as much
+_LONGEST_S = 1e9  # no recorder writes a longer block
 _MOST_CELLS = 64 << 20  # blocks x ranks x steps, four bytes each
 
 
@@ -165,7 +166,7 @@ class _Reading:
         time = time * 1e-6 if timed is None else np.where(timed, time * 1e-6, -np.inf)
         step, known = self._steps(columns, batch, len(block))
         self.without_step += int((~known).sum())
-        sound = known & np.isfinite(seconds) & (seconds >= 0)
+        sound = known & (seconds >= 0) & (seconds <= _LONGEST_S)
         rows = _Rows(*(one[sound] for one in (block, parent, rank, step, seconds, time)))
         return self._with_devices(columns, batch, rows, sound)
 
@@ -185,7 +186,7 @@ class _Reading:
         if kind not in ("float64", "int64"):  # none of them arrived
             return rows
         measured = np.ones(len(sound), bool) if known is None else known.copy()
-        measured &= sound & np.isfinite(seconds) & (seconds >= 0)
+        measured &= sound & (seconds >= 0) & (seconds <= _LONGEST_S)
         of = measured[sound]
         _, devices, _ = columns.array("device", [batch])
         kinds = np.array([str(one).partition(":")[0] for one in devices[measured].tolist()], "O")
@@ -264,7 +265,9 @@ class _Reading:
         ends, joint = np.full(shape, np.nan), np.full(shape, np.nan)
         row = 0
         places = np.argsort(order)
-        for part in self.parts:
+        self.parts.reverse()
+        while self.parts:  # each is freed as it is taken over
+            part = self.parts.pop()
             at = places[row : row + len(part.ranks)]
             where = np.searchsorted(columns, part.columns)
             steps = np.maximum(part.counts, 1)
@@ -274,7 +277,6 @@ class _Reading:
             ends[np.ix_(at, where)] = part.ends
             joint[np.ix_(at, where)] = part.joint
             row += len(part.ranks)
-        self.parts.clear()
         origin = float(np.nanmin(ends)) if np.isfinite(ends).any() else 0.0
         names = self.names.texts
         return RankTimes(

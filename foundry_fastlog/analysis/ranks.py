@@ -358,7 +358,7 @@ def _notes(
     found = []
     if times.without_step:
         found.append(
-            f"{times.without_step:,} blocks have no step and are left out: "
+            f"timed blocks without a step are left out ({times.without_step:,} of them): "
             "Recorder.timer(name, step=step) gives them one"
         )
     if not times.ranks:

@@ -311,9 +311,13 @@ def test_blocks_without_a_step_are_left_out_and_counted(tmp_path: Path) -> None:
             writer.timing("step", 0.1, step)
     found = compare_ranks(tmp_path)
     assert {one.block for one in found.blocks} == {"step"}
-    assert found.notes[0].startswith("2 blocks have no step")
+    assert found.notes[0].startswith("timed blocks without a step are left out (2 of them)")
     OracleWriter(tmp_path / "b").timing("set-up", 5.0)
-    assert compare_ranks(tmp_path / "b").notes[0].startswith("1 blocks have no step")
+    assert (
+        compare_ranks(tmp_path / "b")
+        .notes[0]
+        .startswith("timed blocks without a step are left out (1 of them)")
+    )
 
 
 def test_later_starts_count_and_so_do_single_ones(tmp_path: Path) -> None:
