@@ -156,8 +156,8 @@ def find_phases(
 ) -> list[Phase]:
     """Find ranges of steps in which all ranks were slow.
 
-    What grows in all ranks but the straggler, or in collectives while there is one, is waiting for
-    it, and is not said again.
+    What grows in all ranks but the straggler is waiting for it, and is not said again; nor is what
+    becomes of collectives in a run that has one.
     """
     least = _worth(times)
     found = []
@@ -165,11 +165,13 @@ def find_phases(
         if block not in (None, name):
             continue
         is_joint = bool(joint[number])
+        if is_joint and stragglers:
+            continue
         for shift in find_shared(times.own_s[number], threshold, least, joint=is_joint):
             since = int(times.steps[shift.first])
             until = None if shift.last is None else int(times.steps[shift.last]) + times.width - 1
             slow = [one for one in stragglers if _overlap(one, since, until)]
-            if slow and (is_joint or _is_waiting(times, number, shift, slow, threshold)):
+            if slow and _is_waiting(times, number, shift, slow, threshold):
                 continue
             found.append(Phase(name, is_joint, since, until, shift.ratio, shift.excess_s))
     return sorted(found, key=lambda one: -one.excess_s)

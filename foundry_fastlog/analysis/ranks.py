@@ -177,10 +177,7 @@ class _Figures:
         self._there = ~np.isnan(times.ends)
         self.work = self._sum(host & ~joint)
         self._in_joint = self._sum(host & joint)
-        self._step = self.work + self._in_joint
-        self._waits = None
-        if joint.any():
-            self._waits = self._in_joint - _least(self._in_joint, axis=0)
+        self._shortest = np.fmin.reduce(self._in_joint, axis=0, initial=np.nan)
         self._medians = _median(times.own_s, axis=2) if times.own_s.size else None
         self._scores = self._score()
         self._history = [self._own_history(number) for number in range(len(times.names))]
@@ -193,10 +190,15 @@ class _Figures:
             self.clocks_from = ""
 
     def _sum(self, chosen: _Array) -> _Array:
-        found = np.zeros(self._there.shape, "f8")
+        found = np.zeros(self._there.shape, "f4")
         for number in np.flatnonzero(chosen):
             found += np.nan_to_num(self._times.own_s[number])
         found[~self._there] = np.nan
+        return found
+
+    def _step(self, row: int) -> _Array:
+        """Return the time of all blocks of a rank in each step."""
+        found: _Array = self.work[row] + self._in_joint[row]
         return found
 
     def _score(self) -> _Array | None:
@@ -207,7 +209,8 @@ class _Figures:
             found: _Array = _least(self._medians, axis=1)[:, None] / self._medians
         found[self._joint] = np.nan
         # What takes next to nothing, such as a step beside its blocks, has no speed of its own.
-        found[_median(self._medians, axis=1) < _SHORT * float(_median(self._step))] = np.nan
+        step = float(_median([_median(self._step(row)) for row in range(len(self._there))]))
+        found[_median(self._medians, axis=1) < _SHORT * step] = np.nan
         return found
 
     def _own_history(self, number: int) -> _Array:
@@ -229,28 +232,29 @@ class _Figures:
         if not shared.any():
             return None, nothing
         work = self.work[:, shared]
-        joint = _least(self._in_joint[:, shared], axis=0)
-        mean = _mean(work, axis=0)
+        joint = self._shortest[shared].astype("f8")
+        mean = _mean(work, axis=0, dtype="f8")
         ideal = float((mean + joint).sum())
         if ideal <= 0:
             return None, nothing
-        total = float((np.nanmax(work, axis=0) + joint).sum())
-        alone = (np.fmax(work, mean) + joint).sum(axis=1) / ideal
-        return total / ideal, alone.tolist()
+        total = float((np.nanmax(work, axis=0).astype("f8") + joint).sum())
+        alone = [float((np.fmax(one, mean) + joint).sum()) / ideal for one in work]
+        return total / ideal, list(alone)
 
     def rank(self, row: int, hosts: dict[int, str]) -> OneRank:
         """Describe a rank."""
         rank = self._times.ranks[row]
+        step = self._step(row)
         wait_s = share = None
-        if self._waits is not None:
-            waits = self._waits[row]
+        if self._joint.any():
+            waits = self._in_joint[row] - self._shortest
             wait_s = float(_median(waits))
-            share = _share(float(np.nansum(waits)), float(np.nansum(self._step[row])))
+            share = _share(_total(waits), _total(step))
         return OneRank(
             rank=rank,
             host=hosts.get(rank, ""),
             steps=int(self._there[row].sum()),
-            step_s=float(_median(self._step[row])),
+            step_s=float(_median(step)),
             work_s=float(_median(self.work[row])),
             wait_s=wait_s,
             wait_share=share,
@@ -273,7 +277,7 @@ class _Figures:
         """Describe each block on each rank, the blocks by their time."""
         times = self._times
         totals = np.nansum(times.own_s, axis=(1, 2), dtype="f8")
-        spent = np.nansum(self._step, axis=1)
+        spent = [_total(self._step(row)) for row in range(len(times.ranks))]
         found = []
         for number in np.argsort(-totals, kind="stable").tolist():
             name = times.names[number]
@@ -281,7 +285,7 @@ class _Figures:
                 stats = times.stats.get((name, rank))
                 if stats is None:
                     continue
-                own = float(np.nansum(times.own_s[number, row], dtype="f8"))
+                own = _total(times.own_s[number, row])
                 found.append(
                     BlockOfRank(
                         block=name,
@@ -291,12 +295,16 @@ class _Figures:
                         median_s=stats.median_s,
                         p95_s=stats.p95_s,
                         own_s=_known(self._medians[number, row]) or 0.0,  # type: ignore[index]
-                        share=None if times.on_device[number] else _share(own, float(spent[row])),
+                        share=None if times.on_device[number] else _share(own, spent[row]),
                         score=None if len(times.ranks) < 2 else _known(self._scores[number, row]),  # type: ignore[index]
                         history_score=_known(self._history[number][row]),
                     )
                 )
         return found
+
+
+def _total(seconds: _Array) -> float:
+    return float(np.nansum(seconds, dtype="f8"))
 
 
 def _known(value: float) -> float | None:
@@ -312,10 +320,11 @@ def _clocks(ends: _Array) -> list[Clock | None]:
     shared = (~np.isnan(ends)).sum(axis=0) > 1
     if not shared.any():
         return [None] * len(ends)
-    ahead = ends[:, shared] - _median(ends[:, shared], axis=0)
+    common = lower_median(ends[:, shared])
     found: list[Clock | None] = []
-    for row in ahead:
-        known = row[~np.isnan(row)]
+    for row in ends:
+        ahead = row[shared] - common
+        known = ahead[~np.isnan(ahead)]
         if len(known) < _FEWEST_STEPS:
             found.append(None)
             continue
