@@ -23,10 +23,9 @@ _OF_A_HOST = 0.75  # of its ranks are slow together
 
 def _worth(times: RankTimes) -> float:
     """Return seconds a step that are worth naming."""
-    host = ~np.array(times.on_device, bool)
-    spent = np.nansum(times.own_s[host], dtype="f8")
-    steps = int((~np.isnan(times.ends)).sum())
-    return float(_WORTH * spent / steps) if steps else 0.0
+    spent = sum(s for s, apart in zip(times.spent(), times.on_device, strict=True) if not apart)
+    steps = int((~np.isnan(times.ends)).sum()) * times.width
+    return _WORTH * spent / steps if steps else 0.0
 
 
 def find_stragglers(

@@ -82,6 +82,14 @@ class RankTimes:
     stats: dict[tuple[str, int], BlockStats]
     without_step: int
 
+    def spent(self) -> list[float]:
+        """Return the seconds in each block itself, of all ranks and steps."""
+        # Row by row: all at once takes a copy of the largest array that there is.
+        return [
+            float(sum(np.nansum(row, dtype="f8") for row in of_block)) * self.width
+            for of_block in self.own_s
+        ]
+
 
 @dataclass
 class _Rows:
@@ -157,38 +165,31 @@ class _Reading:
     def _batch(self, columns: Columns, batch: list[ColumnPart]) -> _Rows:
         parts = dict(zip(columns.names, batch, strict=True))
         block = self.names.numbers(parts["name"])
-        parent = np.full(len(block), -1, "i4")
-        if columns.kinds["parent"] == "text":
-            parent = np.where(_known(parts["parent"]), self.names.numbers(parts["parent"]), -1)
+        parent = np.where(_known(parts["parent"]), self.names.numbers(parts["parent"]), -1)
         rank = columns.array("rank", [batch])[1]
         seconds = columns.array("duration_s", [batch])[1].astype("f8")
         _, time, timed = columns.array("timestamp", [batch])
         time = time * 1e-6 if timed is None else np.where(timed, time * 1e-6, -np.inf)
-        step, known = self._steps(columns, batch, len(block))
+        step, known = columns.array("step", [batch])[1], _known(parts["step"])
         self.without_step += int((~known).sum())
         sound = known & (seconds >= 0) & (seconds <= _LONGEST_S)
         rows = _Rows(*(one[sound] for one in (block, parent, rank, step, seconds, time)))
-        return self._with_devices(columns, batch, rows, sound)
-
-    @staticmethod
-    def _steps(columns: Columns, batch: list[ColumnPart], rows: int) -> tuple[_Array, _Array]:
-        kind, step, known = columns.array("step", [batch])
-        if kind != "int64":  # no block has one
-            return np.zeros(rows, "i8"), np.zeros(rows, bool)
-        return step, np.ones(rows, bool) if known is None else known
+        measured = sound & _known(parts["device_duration_s"])
+        return self._with_devices(columns, batch, rows, measured[sound], measured)
 
     def _with_devices(
-        self, columns: Columns, batch: list[ColumnPart], rows: _Rows, sound: _Array
+        self,
+        columns: Columns,
+        batch: list[ColumnPart],
+        rows: _Rows,
+        of: _Array,
+        measured: _Array,
     ) -> _Rows:
-        if columns.kinds["device"] != "text":
+        """Add a row for each time on a device: `of` says which rows have one, `measured` lines."""
+        if not of.any():
             return rows
-        kind, seconds, known = columns.array("device_duration_s", [batch])
-        if kind not in ("float64", "int64"):  # none of them arrived
-            return rows
-        measured = np.ones(len(sound), bool) if known is None else known.copy()
-        measured &= sound & (seconds >= 0) & (seconds <= _LONGEST_S)
-        of = measured[sound]
-        _, devices, _ = columns.array("device", [batch])
+        seconds = columns.array("device_duration_s", [batch])[1].clip(0.0, _LONGEST_S)
+        devices = columns.array("device", [batch])[1]
         kinds = np.array([str(one).partition(":")[0] for one in devices[measured].tolist()], "O")
 
         def placed(blocks: _Array) -> _Array:

@@ -276,7 +276,7 @@ class _Figures:
     def blocks(self) -> list[BlockOfRank]:
         """Describe each block on each rank, the blocks by their time."""
         times = self._times
-        totals = np.nansum(times.own_s, axis=(1, 2), dtype="f8")
+        totals = np.array(times.spent())
         spent = [_total(self._step(row)) for row in range(len(times.ranks))]
         found = []
         for number in np.argsort(-totals, kind="stable").tolist():

@@ -447,12 +447,61 @@ def test_a_damaged_time_and_a_block_still_open_are_no_fault(tmp_path: Path) -> N
         writer = OracleWriter(tmp_path, rank=rank)
         for step in range(40):
             writer.timing("inner", 0.01, step, 1, "epoch")
-        fields = {"name": "inner", "duration_s": 0.01, "step": 40, "depth": 0, "thread": 1}
+        fields = {"name": "inner", "duration_s": 0.01, "step": 40, "depth": 1, "thread": 1}
+        fields["parent"] = "epoch"
         writer.write("performance", {**fields, "timestamp": "2026-13-40T00:00:00.000000Z"})
     found = compare_ranks(tmp_path)
     assert {one.block for one in found.blocks} == {"inner"}
     assert found.ranks[0].clock is not None
     assert found.ranks[0].clock.steps >= 39
+
+
+def test_a_phase_while_there_is_a_straggler_is_said_as_well(tmp_path: Path) -> None:
+    """It is no waiting: the straggler is slower in it, too."""
+
+    def slow(block: str, rank: int, step: int) -> float:
+        phase = slower("data", set(range(8)), 250, 320, 1.5)(block, rank, step)
+        return phase * slower("forward", {5}, 100)(block, rank, step)
+
+    found = compared(tmp_path, slow)
+    assert [one.ranks for one in found.stragglers] == [(5,)]
+    assert [one.block for one in found.phases] == ["data"]
+
+
+def test_ranks_of_different_work_and_what_is_not_worth_naming() -> None:
+    """A spread over all ranks has no outlier; a majority is neither a straggler nor a phase."""
+    chance = np.random.default_rng(0)
+    quiet = np.exp(chance.normal(0, 0.01, (9, 200)))
+    stages = quiet * np.linspace(1.0, 1.8, 9)[:, None]
+    assert find_slow(stages, 0.9, 0.0) == []
+    one = quiet.copy()
+    one[3, 100:] *= 1.5
+    assert len(find_slow(one, 0.9, 0.0)) == 1
+    assert find_slow(one, 0.9, 0.6) == []
+    all_of_them = quiet.copy()
+    all_of_them[:, 100:150] *= 1.5
+    assert len(find_shared(all_of_them, 0.9, 0.0)) == 1
+    assert find_shared(all_of_them, 0.9, 0.6) == []
+    most = quiet.copy()
+    most[:6, 100:150] *= 1.5
+    assert find_shared(most, 0.9, 0.0) == []
+    assert find_slow(most, 0.9, 0.0) == []
+
+
+def test_blocks_of_every_other_step_and_of_no_time(tmp_path: Path) -> None:
+    times = np.ones((4, 200))
+    times[:2, ::2] = np.nan
+    times[2:, 1::2] = np.nan
+    assert find_slow(times, 0.9, 0.0) == []
+    for rank in range(2):
+        writer = OracleWriter(tmp_path, rank=rank)
+        for step in range(40):
+            writer.timing("step", 0.0, step)
+    found = compare_ranks(tmp_path)
+    assert (found.slowdown, found.stragglers) == (None, ())
+    assert found.heat_map is not None
+    assert (found.heat_map.ratio == 1.0).all()
+    assert found.ranks[0].score is None
 
 
 def test_what_looks_like_a_collective() -> None:

@@ -15,7 +15,7 @@ from foundry_fastlog import compare_ranks, read_run
 from foundry_fastlog.cli.main import main
 from foundry_fastlog.pages.ranks import rank_map
 from foundry_fastlog.run.launch import find_local_size
-from foundry_fastlog.show.ranks import draw_heat_map, render_ranks
+from foundry_fastlog.show.ranks import draw_heat_map, render_ranks, render_ranks_shortly
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,8 @@ def test_what_cannot_be_compared_is_said(
     text = capsys.readouterr().out
     assert "only rank 0 timed blocks" in text
     assert "Heat map" not in text
+    render_ranks_shortly(compare_ranks(tmp_path / "one"), Console())
+    assert capsys.readouterr().out == ""
     assert main(["ranks", str(tmp_path / "absent")]) == 2
     with (tmp_path / "one" / "performance.jsonl").open("a") as handle:
         handle.write("damaged\n")
