@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 from browser import Browser, missing
+from many_ranks import durations, slower, write_ranks
 from oracle import OracleWriter, attempt, write_run_json
 from page_arrays import decode
 from recorded import TAKES_CTRL_C
@@ -534,6 +535,17 @@ def test_without_uvicorn_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: P
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with listen("127.0.0.1", 0) as opened, pytest.raises(ImportError, match=r"fastlog\[ui\]"):
         server.serve(tmp_path, opened, TOKEN)
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_ranks_are_a_heat_map_while_they_record(served: Served, tmp_path: Path) -> None:
+    write_ranks(tmp_path / "run", durations(4, 80, slower("data", {2}, 40, factor=3.0)))
+    with Browser() as browser:
+        browser.driver.get(f"http://127.0.0.1:{served.port}/?token={TOKEN}#tab=ranks")
+        browser.wait("return document.querySelector('canvas.ranks')?.height > 60")
+        said = browser.ask("return document.querySelector('.said').innerText")
+        assert said.startswith("Rank 2 is slow since step 4")
+        assert browser.complaints() == []
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
