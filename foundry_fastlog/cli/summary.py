@@ -13,7 +13,7 @@ from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.cli.arguments import AsJson, StartsChoice, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, tell, to_json
-from foundry_fastlog.reading.run import read_run
+from foundry_fastlog.reading.run import Run, read_run
 
 if TYPE_CHECKING:
     from foundry_fastlog.analysis.summary import Summary
@@ -53,9 +53,12 @@ def summary(
         raise fail("--ranks takes one run, and no --rank")
     if ranks:
         run = read_or_fail(paths[0], read_run)
-        found = {str(one): _read(paths[0], starts, one, metric) for one in run.ranks}
+        found = _by_rank(run, starts, metric)
     else:
-        found = {os.fspath(path): _read(path, starts, rank, metric) for path in paths}
+        found = {
+            os.fspath(path): _read(read_or_fail(path, read_run), starts, rank, metric)
+            for path in paths
+        }
     results = list(found.values())
     if as_json:
         _print_json(found, several="ranks" if ranks else "runs" if len(paths) > 1 else "")
@@ -78,10 +81,20 @@ def summary(
         raise typer.Exit(PROBLEM)
 
 
-def _read(path: Path, starts: str, rank: int | None, metric: list[str] | None) -> Summary:
+def _by_rank(run: Run, starts: str, metric: list[str] | None) -> dict[str, Summary]:
+    """Summarise each rank of a run that is opened once for all of them: it may have many files."""
+    found = {}
+    of_run = run.problems
+    for rank in run.ranks:
+        before = len(run.problems)
+        result = found[str(rank)] = _read(run, starts, rank, metric)
+        result.problems = [*of_run, *result.problems[before:]]  # not those of other ranks
+    return found
+
+
+def _read(run: Run, starts: str, rank: int | None, metric: list[str] | None) -> Summary:
     from foundry_fastlog.analysis.summarize import summarize
 
-    run = read_or_fail(path, read_run)
     which = starts_of(run, starts)
     try:
         result = summarize(run, starts=which, rank=rank)

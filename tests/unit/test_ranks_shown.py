@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from many_ranks import durations, never, slower, write_ranks
 from oracle import OracleWriter
 from rich.console import Console
 
-from foundry_fastlog import compare_ranks, read_run
+from foundry_fastlog import Run, compare_ranks, read_run
 from foundry_fastlog.cli.main import main
 from foundry_fastlog.pages.ranks import rank_map
 from foundry_fastlog.run.launch import find_local_size
@@ -131,6 +132,28 @@ def test_a_summary_of_many_ranks_fits_a_screen(
     text = capsys.readouterr().out
     assert "all but 1" in text
     assert "0 to 8" in text
+
+
+def test_ranks_side_by_side_open_the_run_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened for each of 512, each file would be looked at 512 times. Problems stay apart."""
+    for rank in range(3):
+        writer = OracleWriter(tmp_path, rank=rank).fill(range(4))
+        if rank == 1:
+            writer.torn("metrics", b"damaged\n")
+    opened = []
+    one = Run.__init__
+
+    def counted(self: Run, *arguments: Any, **options: Any) -> None:
+        opened.append(self)
+        one(self, *arguments, **options)
+
+    monkeypatch.setattr(Run, "__init__", counted)
+    assert main(["summary", str(tmp_path), "--ranks", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["ranks"]
+    assert len(opened) == 1
+    assert [len(found[rank]["problems"]) for rank in "012"] == [0, 1, 0]
 
 
 def test_a_heat_map_is_honest_without_colour_and_with_ascii(tmp_path: Path) -> None:
