@@ -20,8 +20,11 @@ import pytest
 from foundry_fastlog import Recorder
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (ROOT, ROOT / "docs", ROOT / "csrc", ROOT / "benchmarks")
-PAGES = sorted(path for folder in FOLDERS for path in folder.glob("*.md"))
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "csrc/*.md", "benchmarks/**/*.md")
+    for path in ROOT.glob(pattern)
+)
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>excerpt of|run by) (?P<target>\S+) -->\n+)?"
     r"^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^(?P=indent)```",
