@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SIM_ARGS ?= --seconds 60
 
-PY_PATHS := $(wildcard foundry_fastlog tests benchmarks examples .ci setup.py)
+PY_PATHS := $(wildcard foundry_fastlog tests benchmarks examples docs/*.py .ci setup.py)
 CPP_PATHS = $(shell find csrc tests/cpp tests/crash tests/device tests/sim -path tests/cpp/third_party -prune -o \
   \( -name '*.cpp' -o -name '*.hpp' -o -path 'tests/device/*.[ch]' \) -print)
 
@@ -26,6 +26,7 @@ DEMO_STAMP := $(VENV)/.stamp-demo
 TEST_STAMP := $(VENV)/.stamp-test
 DEV_STAMP := $(VENV)/.stamp-dev
 BENCH_STAMP := $(VENV)/.stamp-bench
+DOCS_STAMP := $(VENV)/.stamp-docs
 
 # Some images switch bytecode caches off: each interpreter that a test starts would compile anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -71,6 +72,12 @@ $(DEV_STAMP): $(VENV_STAMP) pyproject.toml .ci/install-torch.sh
 
 $(BENCH_STAMP): $(DEV_STAMP)
 	@.ci/install.sh "$(VENV)" dev,bench
+	@touch $@
+
+# The site is made of sources that are only read: the package need not be built.
+$(DOCS_STAMP): $(VENV_STAMP) pyproject.toml
+	@echo "[set-up] installing the extra docs"
+	@sed -n '/^docs = \[/,/^\]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml | $(PIP_INSTALL) -r /dev/stdin
 	@touch $@
 
 # Always runs; does nothing if the build is current.
@@ -198,6 +205,13 @@ format: venv ## Rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix $(PY_PATHS)
 	@$(VENV)/bin/clang-format -i $(CPP_PATHS)
 
+# ---- documentation -----------------------------------------------------------------------
+
+# Not --quiet: what it does not say, --strict does not count.
+.PHONY: docs
+docs: $(DOCS_STAMP) ## Build the documentation site into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 # ---- packages ----------------------------------------------------------------------------
 
 .PHONY: dist
@@ -209,7 +223,7 @@ dist: venv ## Build the source archive and a wheel into dist/
 clean: ## Remove build output; keep virtual environments
 	rm -rf build dist foundry_fastlog.egg-info foundry_fastlog/_core.*.so
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage* htmlcov
-	find foundry_fastlog tests benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +
+	find foundry_fastlog tests benchmarks docs .ci -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## Also remove the virtual environments
