@@ -77,7 +77,7 @@ $(BENCH_STAMP): $(DEV_STAMP)
 # The site is made of sources that are only read: the package need not be built.
 $(DOCS_STAMP): $(VENV_STAMP) pyproject.toml
 	@echo "[set-up] installing the extra docs"
-	@sed -n '/^docs = \[/,/^\]/s/^ *"\(.*\)",$$/\1/p' pyproject.toml | $(PIP_INSTALL) -r /dev/stdin
+	@sed -n '/^docs = \[/,/^\]/s/^ *"\([^"]*\)",.*/\1/p' pyproject.toml | $(PIP_INSTALL) -r /dev/stdin
 	@touch $@
 
 # Always runs; does nothing if the build is current.
