@@ -1,9 +1,9 @@
-"""What mkdocs does with links that leave docs/ (`make docs`).
+"""What mkdocs does with pages that were written for a forge (`make docs`).
 
-Pages link to files of the repository by relative paths, which is what a forge follows. So that the
-site needs no forge, each file that is linked becomes a page of it below repository/: Markdown as
-it is, a source as its lines, a folder as the list of its files. A link to what is not there is left
-as it is, and fails a strict build.
+They link to files of the repository by relative paths, which a forge follows. So that the site
+needs no forge, each file outside docs/ that is linked becomes a page of it below repository/:
+Markdown as it is, a source as its lines, a folder as the list of its files. A link to what is not
+there is left as it is, and fails a strict build.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 
 _TARGET = re.compile(r"(?<=\]\()[^)#:\s]+")
+_CODE = re.compile(r"`[^`\n]+`")
 _HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"  # sources would bury the pages in a search
 _LEXERS = {".hpp": "cpp", ".ipynb": "json", ".txt": "text", ".yml": "yaml"}
 
@@ -44,8 +45,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     """Let the links of a page of docs/ lead to pages; the first one has the README in it."""
-    if page.file.generated_by is not None:
-        return markdown  # has been relinked
+    if page.file.generated_by is not None:  # has been relinked
+        return pipes_in_tables(markdown)
     if page.parent is None:
         page.meta["hide"] = ["navigation"]  # there is nothing beside it
     text = relinked(markdown, DOCS / page.file.src_uri)
@@ -53,7 +54,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
         readme = relinked(README.read_text(encoding="utf-8").partition("\n## More")[0], README)
         first_screen, *sections = readme.partition("\n## ")
         text = first_screen + text.partition("\n")[2] + "".join(sections)
-    return text
+    return pipes_in_tables(text)
 
 
 def uri_of(path: Path) -> str:
@@ -74,6 +75,14 @@ def relinked(markdown: str, origin: Path) -> str:
         return match[0] if target is None else posixpath.relpath(uri_of(target), here)
 
     return _TARGET.sub(between_pages, markdown)
+
+
+def pipes_in_tables(markdown: str) -> str:
+    """Take the backslash from pipes of code in tables: a forge needs it, the site shows it."""
+    return "\n".join(
+        _CODE.sub(lambda code: code[0].replace("\\|", "|"), line) if line.startswith("|") else line
+        for line in markdown.split("\n")
+    )
 
 
 def _linked(page: Path) -> Iterator[Path]:

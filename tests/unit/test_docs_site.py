@@ -69,6 +69,14 @@ def test_links_lead_to_what_is_there(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_lists_are_read_alike_by_forge_and_site(page: Path) -> None:
+    """A list in a list is indented by four, and one after a paragraph has a blank line above it."""
+    text = prose(page)
+    assert re.findall(r"^ {1,3}[-*] .*", text, re.MULTILINE) == []
+    assert re.findall(r"^(?![-*] |\s|\d+\.).+\n[-*] .*", text, re.MULTILINE) == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     """Once each, and nothing else is."""
     settings = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Settings)
@@ -138,6 +146,12 @@ def test_links_out_of_docs_lead_to_pages_of_the_site() -> None:
     )
     other = hooks.relinked("[a](results/) [b](../docs/faq.md)", ROOT / "benchmarks" / "README.md")
     assert other == "[a](results.md) [b](../../faq.md)"
+
+
+def test_a_pipe_in_code_in_a_table_has_no_backslash() -> None:
+    """Elsewhere in a table it has one, and so has whatever is no table."""
+    text = "| `a\\|b` | c \\| d |\n`a\\|b`"
+    assert hooks.pipes_in_tables(text) == "| `a|b` | c \\| d |\n`a\\|b`"
 
 
 def test_whatever_is_linked_becomes_a_page() -> None:
