@@ -27,6 +27,7 @@ TEST_STAMP := $(VENV)/.stamp-test
 DEV_STAMP := $(VENV)/.stamp-dev
 BENCH_STAMP := $(VENV)/.stamp-bench
 DOCS_STAMP := $(VENV)/.stamp-docs
+TRAINERS_STAMP := $(VENV)/.stamp-trainers
 
 # Some images switch bytecode caches off: each interpreter that a test starts would compile anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -72,6 +73,10 @@ $(DEV_STAMP): $(VENV_STAMP) pyproject.toml .ci/install-torch.sh
 
 $(BENCH_STAMP): $(DEV_STAMP)
 	@.ci/install.sh "$(VENV)" dev,bench
+	@touch $@
+
+$(TRAINERS_STAMP): $(DEV_STAMP)
+	@.ci/install.sh "$(VENV)" dev,integrations-test
 	@touch $@
 
 # The site is made of sources that are only read: the package need not be built.
@@ -152,6 +157,13 @@ sim: $(VENV_STAMP) ## Run simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or
 .PHONY: test-core
 test-core: $(TEST_STAMP) extension ## Run the fast unit tests that do not need torch
 	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -m 'not slow' -q -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
+
+# Also what `make test` skips where a trainer is missing; here a missing one fails.
+.PHONY: test-integrations
+test-integrations: $(TRAINERS_STAMP) extension ## Run the tests of trainers, drop-ins and examples with their libraries (2 GB; VENV=DIR keeps them apart)
+	FASTLOG_ALL_LIBRARIES=1 $(PYTEST) tests/unit/test_trainer_*.py tests/unit/test_dropin_*.py tests/unit/test_examples.py \
+	  tests/unit/test_importing.py tests/integration/test_dropins.py tests/integration/test_sync.py tests/unit/test_docs.py \
+	  -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: venv ## Run the Python tests with coverage of the Python code
