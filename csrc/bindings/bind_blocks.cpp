@@ -54,11 +54,14 @@ struct BlockTimer {
     PyObject* series;                  // owned dict: Durations by name; null: not opened
     PyObject* enabled;                 // owned dict: whether levels are enabled, as far as known
     PyObject* untimed;                 // owned; null: blocks are timed
-    // Blocks that have ended and are not in `series` yet. A step that finds its caches cold writes a line or
-    // two here, instead of looking for the durations of each name.
+    // Blocks that have ended and are not in `series` yet, in their order. A step that finds its caches cold writes
+    // a line or two here, instead of looking for the durations of each name. They stay here until they are added:
+    // whoever looks adds them, whatever another thread is at.
     static constexpr std::size_t kMaxEnded = 64;
     std::size_t ended_count;
     EndedBlock ended[kMaxEnded];
+    // Owned: the Durations of each, while they are looked for; otherwise null, as after the last one.
+    PyObject* found[kMaxEnded];
 #ifdef Py_GIL_DISABLED
     PyMutex mutex;
 #endif
@@ -221,31 +224,79 @@ PyObject* series_of(PyObject* self, PyObject* name) noexcept {
     return found;
 }
 
-// Takes what has ended; its names are owned by the caller then.
-std::size_t take_ended(BlockTimer& timer, EndedBlock* into) noexcept {
+// Keeps an entry, with a reference; false without room.
+bool append(BlockTimer& timer, const EndedBlock& entry) noexcept {
     const Locked locked(timer);
-    const std::size_t count = std::exchange(timer.ended_count, 0);
-    std::copy_n(timer.ended, count, into);
-    return count;
+    if (timer.ended_count == BlockTimer::kMaxEnded) [[unlikely]]
+        return false;
+    Py_INCREF(entry.name);
+    timer.ended[timer.ended_count++] = entry;
+    return true;
 }
 
-// Adds all that has ended to the durations of its name. False with an error set: that of the last one that
-// could not be added.
-[[gnu::noinline]] bool settle(PyObject* self) noexcept {
-    EndedBlock ended[BlockTimer::kMaxEnded];
-    const std::size_t count = take_ended(*block_timer_of(self), ended);
-    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-    for (std::size_t i = 0; i < count; ++i) {
-        PyObject* const series = series_of(self, ended[i].name);
-        if (series == nullptr || !add(*durations_of(series), ended[i].seconds)) {
-            for (PyObject* old : {type, value, traceback}) Py_XDECREF(old);
-            PyErr_Fetch(&type, &value, &traceback);
-        }
-        Py_XDECREF(series);
-        Py_DECREF(ended[i].name);
+// Takes an entry that is still the same out. With the lock.
+bool take_out(BlockTimer& timer, std::size_t at, const EndedBlock& expected) noexcept {
+    if (at >= timer.ended_count || timer.ended[at].name != expected.name ||
+        timer.ended[at].seconds != expected.seconds || timer.found[at] != nullptr) {
+        return false;
     }
-    PyErr_Restore(type, value, traceback);
-    return type == nullptr;
+    std::copy(timer.ended + at + 1, timer.ended + timer.ended_count, timer.ended + at);
+    std::copy(timer.found + at + 1, timer.found + timer.ended_count, timer.found + at);
+    timer.found[--timer.ended_count] = nullptr;
+    return true;
+}
+
+// If the durations of all are found, adds them, empties the array and returns true; MemoryError may be set then.
+// Otherwise `at` is the first one to look for, and `entry` a copy of it, with a reference.
+bool add_all(BlockTimer& timer, std::size_t& at, EndedBlock& entry) noexcept {
+    const Locked locked(timer);  // no Python code runs here
+    at = 0;
+    while (at < timer.ended_count && timer.found[at] != nullptr) ++at;
+    if (at < timer.ended_count) {
+        entry = timer.ended[at];
+        Py_INCREF(entry.name);
+        return false;
+    }
+    for (std::size_t i = 0; i < at; ++i) {
+        add(*durations_of(timer.found[i]), timer.ended[i].seconds);
+        Py_CLEAR(timer.found[i]);
+        Py_DECREF(timer.ended[i].name);
+    }
+    timer.ended_count = 0;
+    return true;
+}
+
+// Adds all that has ended to the durations of its name. False with the error of the first one that has none, which
+// is left out; the others stay where they are then.
+[[gnu::noinline]] bool settle(PyObject* self) noexcept {
+    BlockTimer& timer = *block_timer_of(self);
+    EndedBlock entry{};
+    std::size_t at = 0;
+    while (!add_all(timer, at, entry)) {
+        PyObject* const series = series_of(self, entry.name);  // others may settle meanwhile
+        bool taken = false;
+        {
+            const Locked locked(timer);
+            if (series == nullptr) {
+                taken = take_out(timer, at, entry);
+            } else if (at < timer.ended_count && timer.ended[at].name == entry.name &&
+                       timer.found[at] == nullptr) {
+                timer.found[at] = Py_NewRef(series);
+            }
+        }
+        if (taken) Py_DECREF(entry.name);
+        Py_DECREF(entry.name);
+        if (series == nullptr) return false;
+        Py_DECREF(series);
+    }
+    return PyErr_Occurred() == nullptr;
+}
+
+// An error of another block must not end this one's code. False for what is to be raised: Ctrl-C, exit.
+[[gnu::noinline, gnu::cold]] bool tell_unsettled(PyObject* self) noexcept {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyErr_WriteUnraisable(self);
+    return true;
 }
 
 PyObject* settle_blocks(PyObject* self, PyObject*) {
@@ -255,9 +306,11 @@ PyObject* settle_blocks(PyObject* self, PyObject*) {
 
 void block_timer_dealloc(PyObject* self) {
     PyObject_GC_UnTrack(self);
-    EndedBlock ended[BlockTimer::kMaxEnded];
-    const std::size_t count = take_ended(*block_timer_of(self), ended);
-    for (std::size_t i = 0; i < count; ++i) Py_DECREF(ended[i].name);
+    BlockTimer& timer = *block_timer_of(self);
+    for (std::size_t i = 0; i < timer.ended_count; ++i) {
+        Py_DECREF(timer.ended[i].name);
+        Py_CLEAR(timer.found[i]);
+    }
     OwnedMembers<block_timer_members>::dealloc(self);
 }
 
@@ -302,22 +355,19 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
 
 }  // namespace
 
-[[gnu::hot]] bool note_duration(const Timer& block) noexcept {
+[[gnu::hot]] bool note_duration(const Timer& block, double seconds) noexcept {
     BlockTimer& timer = *block_timer_of(block.owner);
     if (timer.series == nullptr) return true;  // the garbage collector has cleared it
-    for (;;) {
-        {
-            const Locked locked(timer);
-            if (timer.ended_count < BlockTimer::kMaxEnded) [[likely]] {
-                timer.ended[timer.ended_count++] = {Py_NewRef(block.name), block.elapsed};
-                return true;
-            }
-        }
-        if (!settle(block.owner)) return false;
+    while (!append(timer, {block.name, seconds})) {
+        if (settle(block.owner) || tell_unsettled(block.owner)) continue;
+        append(timer, {block.name, seconds});  // the one whose durations were asked for is out
+        return false;
     }
+    // A subclass's object may refer to this, which the garbage collector would not see.
+    return PyUnicode_CheckExact(block.name) || settle(block.owner) || tell_unsettled(block.owner);
 }
 
-[[gnu::hot]] bool tell_block(const Timer& block, PyObject* error_type) noexcept {
+[[gnu::hot]] bool tell_block(const Timer& block, double seconds, PyObject* error_type) noexcept {
     const BlockTimer* const timer = block_timer_of(block.owner);
     if (timer->enabled == nullptr) return true;  // likewise
     // Where `logging` keeps what it has found out about levels.
@@ -326,7 +376,7 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
     Py_XDECREF(known);
     if (known == Py_False) return true;
     PyObject* const step = block.has_step ? PyLong_FromLongLong(block.step) : Py_NewRef(Py_None);
-    PyObject* const elapsed = PyFloat_FromDouble(block.elapsed);
+    PyObject* const elapsed = PyFloat_FromDouble(seconds);
     PyObject* told = nullptr;
     if (step != nullptr && elapsed != nullptr) {
         told = PyObject_CallMethodObjArgs(block.owner, ended_name, block.name, block.level, step,

@@ -188,7 +188,10 @@ void drop_frame(Frame& frame, bool owns_timer) noexcept {
     if (timer->recorder != nullptr) [[likely]] {
         handle = RecorderHandle::from(timer->recorder);
         if (handle == nullptr) return nullptr;
+        const bool attends = handle->needs_attention();
         engine = handle->ready(false);
+        if (attends) [[unlikely]]
+            begin = span_ticks();  // opening a forked child's files is not part of the block
         if (engine == nullptr && PyErr_Occurred()) [[unlikely]] {
             if (timer->owner == nullptr || !PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
                 return nullptr;
@@ -408,15 +411,18 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
         PyErr_Clear();  // closed while the block ran: its timing is lost, which is not the block's fault
         ok = true;
     }
+    double seconds = 0.0;
     if (ok && timer->owner != nullptr) {
-        timer->elapsed = frame.begin_ns != 0
-                             ? static_cast<double>(end_ns - frame.begin_ns) / 1e9
-                             : static_cast<double>(end - frame.begin) * handle->ns_per_tick() / 1e9;
-        ok = note_duration(*timer);
+        // The counter may have been reset while the machine slept.
+        const std::uint64_t ticks = end > frame.begin ? end - frame.begin : 0;
+        seconds = frame.begin_ns != 0 ? static_cast<double>(end_ns - frame.begin_ns) / 1e9
+                                      : static_cast<double>(ticks) * handle->ns_per_tick() / 1e9;
+        timer->elapsed = seconds;  // another thread may change that of a decorator
+        ok = note_duration(*timer, seconds);
     }
     if (is_sampled) [[unlikely]]
         add_sample(*handle, CallKind::timer_exit, end);
-    if (ok && timer->owner != nullptr) ok = tell_block(*timer, error_type);
+    if (ok && timer->owner != nullptr) ok = tell_block(*timer, seconds, error_type);
     if (!ok) return nullptr;
     Py_RETURN_FALSE;
 }
