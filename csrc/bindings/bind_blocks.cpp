@@ -1,16 +1,13 @@
-// BlockTimer, the native half of PerformanceLogger: time_block(), and the durations of blocks by name.
+// BlockTimer, the native half of PerformanceLogger: time_block().
 #include <Python.h>
-#include <structmember.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <new>
-#include <utility>
-#include <vector>
 
+#include "bindings/bind_durations.hpp"
 #include "bindings/bindings.hpp"
-#include "bindings/durations.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/items.hpp"
 #include "bindings/owned_members.hpp"
@@ -19,30 +16,6 @@
 
 namespace fastlog::bindings {
 namespace {
-
-struct DurationsObject {
-    PyObject_HEAD Durations durations;
-#ifdef Py_GIL_DISABLED
-    PyMutex mutex;
-#endif
-};
-
-// With a GIL, does nothing.
-template <class Object>
-class Locked {
-  public:
-#ifdef Py_GIL_DISABLED
-    explicit Locked(Object& one) noexcept : one_(one) { PyMutex_Lock(&one_.mutex); }
-    ~Locked() { PyMutex_Unlock(&one_.mutex); }
-    Locked(const Locked&) = delete;
-    Locked& operator=(const Locked&) = delete;
-
-  private:
-    Object& one_;
-#else
-    explicit Locked(Object&) noexcept {}
-#endif
-};
 
 struct EndedBlock {
     PyObject* name;  // owned
@@ -67,7 +40,6 @@ struct BlockTimer {
 #endif
 };
 
-PyTypeObject* durations_type = nullptr;
 PyObject* debug_level = nullptr;
 PyObject* ended_name = nullptr;
 PyObject* new_series_name = nullptr;
@@ -77,97 +49,6 @@ constinit const Signature<4> kTimeBlock{
     {"block_name", "log_level", "step", "device"},
     1,
     2};
-DurationsObject* durations_of(PyObject* object) noexcept {
-    return reinterpret_cast<DurationsObject*>(object);
-}
-
-bool add(DurationsObject& one, double seconds) noexcept {
-    try {
-        const Locked locked(one);
-        one.durations.add(seconds);
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-        return false;
-    }
-    return true;
-}
-
-PyObject* durations_new(PyTypeObject* type, PyObject* args, PyObject*) {
-    Py_ssize_t most = 0;
-    if (!PyArg_ParseTuple(args, "n", &most)) return nullptr;
-    if (most < 1) return PyErr_Format(PyExc_ValueError, "at least 1 is kept, got %zd", most);
-    PyObject* object = type->tp_alloc(type, 0);
-    if (object != nullptr) {
-        new (&durations_of(object)->durations) Durations(static_cast<std::size_t>(most));
-    }
-    return object;
-}
-
-void durations_dealloc(PyObject* self) {
-    durations_of(self)->durations.~Durations();
-    PyTypeObject* type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyObject* durations_add(PyObject* self, PyObject* number) {
-    const double seconds = PyFloat_AsDouble(number);
-    if (seconds == -1.0 && PyErr_Occurred()) return nullptr;
-    if (!add(*durations_of(self), seconds)) return nullptr;
-    Py_RETURN_NONE;
-}
-
-PyObject* durations_describe(PyObject* self, PyObject*) {
-    DurationsObject& one = *durations_of(self);
-    const Locked locked(one);
-    const Durations& all = one.durations;
-    return Py_BuildValue("{s:K,s:d,s:d,s:d,s:d,s:d}", "count",
-                         static_cast<unsigned long long>(all.count()), "mean", all.mean(), "std",
-                         all.deviation(), "min", all.low(), "max", all.high(), "total",
-                         all.total());
-}
-
-PyObject* durations_latest(PyObject* self, PyObject*) {
-    DurationsObject& one = *durations_of(self);
-    std::vector<double> latest;
-    try {
-        const Locked locked(one);
-        latest = one.durations.latest();
-    } catch (const std::bad_alloc&) {
-        return PyErr_NoMemory();
-    }
-    // A copy: the garbage collector may run code here that adds to them.
-    PyObject* list = PyList_New(static_cast<Py_ssize_t>(latest.size()));
-    for (std::size_t i = 0; i < latest.size() && list != nullptr; ++i) {
-        PyObject* number = PyFloat_FromDouble(latest[i]);
-        if (number == nullptr) {
-            Py_CLEAR(list);
-        } else {
-            PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), number);
-        }
-    }
-    return list;
-}
-
-PyMethodDef durations_methods[] = {
-    {"add", durations_add, METH_O, "Add finite seconds."},
-    {"describe", durations_describe, METH_NOARGS,
-     "Return ``count``, ``mean``, ``std``, ``min``, ``max`` and ``total`` of one or more."},
-    {"latest", durations_latest, METH_NOARGS, "Return the latest ones, oldest first."},
-    {nullptr, nullptr, 0, nullptr},
-};
-
-PyType_Slot durations_slots[] = {
-    {Py_tp_doc, const_cast<char*>("Durations(most, /)\n--\n\nDurations in seconds: statistics of "
-                                  "all, and the latest ``most`` of them.")},
-    {Py_tp_new, reinterpret_cast<void*>(durations_new)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(durations_dealloc)},
-    {Py_tp_methods, durations_methods},
-    {0, nullptr},
-};
-
-PyType_Spec durations_spec = {"foundry_fastlog._core.Durations", sizeof(DurationsObject), 0,
-                              Py_TPFLAGS_DEFAULT, durations_slots};
 
 BlockTimer* block_timer_of(PyObject* object) noexcept {
     return reinterpret_cast<BlockTimer*>(object);
@@ -217,7 +98,7 @@ PyObject* series_of(PyObject* self, PyObject* name) noexcept {
     PyObject* found = dict_item(block_timer_of(self)->series, name);
     if (found != nullptr || PyErr_Occurred()) return found;
     found = PyObject_CallMethodOneArg(self, new_series_name, name);
-    if (found != nullptr && !Py_IS_TYPE(found, durations_type)) {
+    if (found != nullptr && !is_durations(found)) {
         PyErr_SetString(PyExc_TypeError, "_new_series() must return Durations");
         Py_CLEAR(found);
     }
@@ -226,7 +107,7 @@ PyObject* series_of(PyObject* self, PyObject* name) noexcept {
 
 // Keeps an entry, with a reference; false without room.
 bool append(BlockTimer& timer, const EndedBlock& entry) noexcept {
-    const Locked locked(timer);
+    const ObjectLocked locked(timer);
     if (timer.ended_count == BlockTimer::kMaxEnded) [[unlikely]]
         return false;
     Py_INCREF(entry.name);
@@ -249,7 +130,7 @@ bool take_out(BlockTimer& timer, std::size_t at, const EndedBlock& expected) noe
 // If the durations of all are found, adds them, empties the array and returns true; MemoryError may be set then.
 // Otherwise `at` is the first one to look for, and `entry` a copy of it, with a reference.
 bool add_all(BlockTimer& timer, std::size_t& at, EndedBlock& entry) noexcept {
-    const Locked locked(timer);  // no Python code runs here
+    const ObjectLocked locked(timer);  // no Python code runs here
     at = 0;
     while (at < timer.ended_count && timer.found[at] != nullptr) ++at;
     if (at < timer.ended_count) {
@@ -258,7 +139,7 @@ bool add_all(BlockTimer& timer, std::size_t& at, EndedBlock& entry) noexcept {
         return false;
     }
     for (std::size_t i = 0; i < at; ++i) {
-        add(*durations_of(timer.found[i]), timer.ended[i].seconds);
+        add_duration(timer.found[i], timer.ended[i].seconds);
         Py_CLEAR(timer.found[i]);
         Py_DECREF(timer.ended[i].name);
     }
@@ -276,7 +157,7 @@ bool add_all(BlockTimer& timer, std::size_t& at, EndedBlock& entry) noexcept {
         PyObject* const series = series_of(self, entry.name);  // others may settle meanwhile
         bool taken = false;
         {
-            const Locked locked(timer);
+            const ObjectLocked locked(timer);
             if (series == nullptr) {
                 taken = take_out(timer, at, entry);
             } else if (at < timer.ended_count && timer.ended[at].name == entry.name &&
@@ -389,16 +270,14 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
 }
 
 void bind_blocks(py::module_& module) {
-    durations_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&durations_spec));
     PyObject* const type = PyType_FromSpec(&block_timer_spec);
     debug_level = PyLong_FromLong(10);
     ended_name = PyUnicode_InternFromString("_ended");
     new_series_name = PyUnicode_InternFromString("_new_series");
-    if (durations_type == nullptr || type == nullptr || debug_level == nullptr ||
-        ended_name == nullptr || new_series_name == nullptr) {
+    if (type == nullptr || debug_level == nullptr || ended_name == nullptr ||
+        new_series_name == nullptr) {
         throw py::error_already_set();
     }
-    module.attr("Durations") = py::handle(reinterpret_cast<PyObject*>(durations_type));
     module.attr("BlockTimer") = py::reinterpret_steal<py::object>(type);
 }
 
