@@ -67,6 +67,7 @@ export class Chart {
             source.load(run, this.name),
             run.curves.has(axis) ? source.load(run, axis) : null,
           ]);
+          if (axis === "epoch") await source.seekEpochs?.(run, this.name, curve);
           return { run, other, view: curve.over(axis, run.origin, other) };
         } catch (error) {
           this.failed = `${run.name}: ${error.message}`; // the other runs are shown
