@@ -213,6 +213,8 @@ def drawn(
     """
     import numpy as np
 
+    from foundry_fastlog.analysis.shaping import usual_distance
+
     finite = np.isfinite(points.values)
     bad = np.flatnonzero(~finite)
     bad = bad[np.argsort(points.steps[bad], kind="stable")]
@@ -220,6 +222,7 @@ def drawn(
         [int(points.steps[at]), _kind(float(points.values[at]))]
         for at in bad[spread(len(bad), MOST_MARKS)].tolist()
     ]
+    distance = usual_distance(np.sort(points.steps))
     points = points.take(finite)
     if (np.diff(points.steps) < 0).any():
         # By step, and of one step in the order of time.
@@ -231,6 +234,7 @@ def drawn(
         "single": found.is_single,
         "marks": marks,
         "bad": len(bad),
+        "distance": distance,
         "last": float(points.values[-1]) if len(points.values) else None,
     }
     return entry, _arrays(found, points.steps, points.values), found, points

@@ -20,6 +20,7 @@ from oracle import OracleWriter, attempt
 from page_arrays import decode
 
 from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.analysis.shaping import smooth
 from foundry_fastlog.pages import clients
 from foundry_fastlog.pages.following import Follower
 from foundry_fastlog.pages.live import LiveRun
@@ -379,3 +380,29 @@ def test_the_page_holds_what_the_run_has(served: Served, tmp_path: Path, opened:
     attempt(path, 1).fill(range(5, 9), loss=9.0)
     agree()
     assert all("404" in one for one in opened.complaints())  # it was away for a moment
+
+
+@browsing
+def test_smoothing_does_not_change_with_the_zoom(
+    served: Served, tmp_path: Path, opened: Browser
+) -> None:
+    """A window goes on where the curve before it was."""
+    writer = OracleWriter(tmp_path / "run")
+    for step in range(20_000):
+        writer.metrics(step, loss=math.sin(step / 500) + step % 5 / 10)
+    visit(opened, served, "smooth=0.99&zoom=15000:15100")
+    opened.wait(PAGE + "return page.grid.charts.get('loss').shown[0].fine?.curve.single")
+    steps, found = opened.ask(
+        PAGE
+        + """
+        const chart = page.grid.charts.get("loss");
+        const {weight, unit} = chart.smooth;
+        const {curve} = chart.shown[0].fine;
+        const {above, below, scale} = curve.smooth(weight, unit);
+        return [Array.from(curve.steps.last), Array.from(above, (sum, i) => sum / below[i] * scale)];
+        """
+    )
+    metric = read_run(tmp_path / "run").metric("loss")
+    expected = smooth(metric.steps, metric.values, 0.99)
+    assert len(steps) > 100
+    assert found == pytest.approx(expected[steps].tolist(), abs=0.01)

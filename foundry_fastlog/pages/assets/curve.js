@@ -1,6 +1,8 @@
 // A metric of a run: buckets with their first, last, smallest and largest value, and the mean.
 // Where each bucket has one value, the four are the same array.
 
+import { sums, usualDistance } from "./smooth.js";
+
 const MOST_MARKS = 500;
 const PLACES = ["first", "last", "low", "high"];
 
@@ -44,6 +46,7 @@ export class Curve {
     entry.marks.sort((a, b) => a[0] - b[0]);
     this.lay();
     this.views.clear();
+    this.apart = entry.distance = undefined; // as its buckets are now
     this.version++;
   }
 
@@ -107,6 +110,7 @@ export class Curve {
   lay() {
     const { begun, entry, tail } = this;
     this.views ??= new Map();
+    this.means = new Map();
     const steps = Float64Array.from(tail.keys()).sort();
     const later = Array.from(steps, (step) => tail.get(step));
     this.single = entry.single && later.every((one) => one.count === 1);
@@ -128,6 +132,19 @@ export class Curve {
     const counts = begun.count ?? (this.single ? null : new Float64Array(begun.mean.length).fill(1));
     this.count = counts && joined(counts, values("count")()); // null: one each
     this.length = this.mean.length;
+  }
+
+  // How many steps its values are apart; 0 where there are none to tell.
+  get distance() {
+    this.apart ??= this.entry.distance ?? usualDistance(this);
+    return this.apart;
+  }
+
+  // The sums of its smoothing, by bucket.
+  smooth(weight, unit) {
+    const key = `${weight}/${unit}`;
+    if (!this.means.has(key)) this.means.set(key, sums(this, weight, unit));
+    return this.means.get(key);
   }
 
   // Milliseconds since 1970 at a step.
@@ -163,7 +180,7 @@ export class Curve {
       x[place] = seen.get(steps);
     }
     const { values: y, steps, count, mean } = this;
-    return inOrder({ curve: this, x, y, steps, count, mean, map, smoothed: new Map() });
+    return inOrder({ curve: this, x, y, steps, count, mean, map, order: null });
   }
 }
 
@@ -234,7 +251,7 @@ function inOrder(view) {
   };
   const each = (places) => Object.fromEntries(PLACES.map((place) => [place, pick(places[place])]));
   const parts = { x: each(view.x), y: each(view.y), steps: each(view.steps) };
-  return { ...view, ...parts, count: pick(view.count), mean: pick(view.mean) };
+  return { ...view, ...parts, count: pick(view.count), mean: pick(view.mean), order };
 }
 
 // The first index whose x is not below a value.
@@ -247,24 +264,6 @@ export function lowerBound(xs, value) {
     else high = middle;
   }
   return low;
-}
-
-// An exponential mean over the values, with Adam's correction of the beginning (arXiv 1412.6980,
-// section 3). A bucket of n values counts as n times its mean.
-export function smoothed(view, weight) {
-  if (!view.smoothed.has(weight)) {
-    const found = new Float64Array(view.mean.length);
-    let sum = 0;
-    let total = 0;
-    for (let i = 0; i < found.length; i++) {
-      const keep = view.count ? weight ** view.count[i] : weight;
-      sum = keep * sum + (1 - keep) * view.mean[i];
-      total = keep * total + (1 - keep);
-      found[i] = sum / total;
-    }
-    view.smoothed.set(weight, found);
-  }
-  return view.smoothed.get(weight);
 }
 
 // The buckets of a window, with one more at each side so that lines reach the edge: [from, to).
