@@ -371,12 +371,14 @@ def serve(root: Path, opened: socket.socket, token: str, hosts: tuple[str, ...] 
         import uvicorn
     page = LivePage(root, token, hosts)
     config = uvicorn.Config(
-        page.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        page.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=1
     )
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             page.close()  # or the clients' streams would never end
+            # What is cut off now, such as a request that was never sent whole, is no error.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             super().handle_exit(sig, frame)
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -525,6 +525,7 @@ def test_the_largest_numbers_are_drawn_and_told(browser: Browser, tmp_path: Path
     for step, end in ((20, ends[1]), (21, ends[0])):
         assert point(browser, "both", step, end, 3) > 0
         assert point(browser, "both", step + 1, end, 3) == 0
+    assert "0" in browser.ask(f"{CHART} return u.axes[1]._values", "both")
     ticks = browser.ask(f"{CHART} return u.axes[1]._values", "lost")
     assert len(ticks) > 2
     assert ticks[:2] == ["0", "5e+39"]
@@ -567,6 +568,6 @@ def test_of_many_starts_few_lines_are_drawn(browser: Browser, tmp_path: Path) ->
         browser.wait(f"{box} <= 360")
         heights = each(browser, "main table:last-of-type tbody tr", "one.offsetHeight")
         assert max(heights[-5:]) < 30
-        assert each(browser, ".facts dd", "one.innerText")[0] != "–"
+        assert each(browser, ".facts dd", "one.innerText")[0].startswith("2026")
     finally:
         browser.resize(1440, 900)

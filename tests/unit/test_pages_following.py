@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,7 +17,7 @@ from unittest.mock import Mock
 import pytest
 from browser import Browser, missing
 from live_server import TOKEN, Served, news, until
-from oracle import OracleWriter, attempt
+from oracle import START, OracleWriter, attempt
 from page_arrays import decode
 
 from foundry_fastlog import Recorder, read_run
@@ -399,10 +400,26 @@ def test_smoothing_does_not_change_with_the_zoom(
         const {weight, unit} = chart.smooth;
         const {curve} = chart.shown[0].fine;
         const {above, below, scale} = curve.smooth(weight, unit);
-        return [Array.from(curve.steps.last), Array.from(above, (sum, i) => sum / below[i] * scale)];
+        const found = Array.from(above, (sum, i) => (sum / below[i]) * scale);
+        return [Array.from(curve.steps.last), found];
         """
     )
     metric = read_run(tmp_path / "run").metric("loss")
     expected = smooth(metric.steps, metric.values, 0.99)
     assert len(steps) > 100
     assert found == pytest.approx(expected[steps].tolist(), abs=0.01)
+
+
+@browsing
+def test_the_time_of_a_run_is_that_of_its_starts(
+    served: Served, tmp_path: Path, opened: Browser
+) -> None:
+    """Before its facts have come, and after."""
+    OracleWriter(tmp_path / "run", tick_s=1.0).fill(range(10))
+    late = START + timedelta(days=3)
+    later = attempt(tmp_path / "run", 1, start=late, tick_s=1.0).fill(range(10, 20))
+    visit(opened, served)
+    shown = "return [...document.querySelectorAll('.runs td.number')].at(-1).innerText"
+    opened.wait(f"{shown} === '18 s'")
+    later.fill(range(20, 30))
+    opened.wait(f"{shown} === '28 s'")

@@ -6,6 +6,7 @@ import http.client
 import math
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -394,12 +395,18 @@ def test_the_command_serves_until_ctrl_c(tmp_path: Path, command: Any) -> None:
         response = connection.getresponse()
         assert response.status == 200
         assert f"port {port} is in use" in command("ui", tmp_path, "--port", port, code=2).err
+        half = socket.create_connection(("127.0.0.1", port))
+        head = f"POST /api/follow HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie['Cookie']}\r\n"
+        half.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        again = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        again.request("GET", "/api/runs", headers=cookie)  # it has seen what was sent before
+        assert again.getresponse().status == 200
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
         assert process.returncode == 0, said
         assert "Traceback" not in said
-        response.close()
-        connection.close()
+        for one in (response, connection, half, again):
+            one.close()
     assert "is no directory" in command("ui", tmp_path / "none", code=2).err
     assert "cannot listen on" in command("ui", tmp_path, "--host", "192.0.2.1", code=2).err
 

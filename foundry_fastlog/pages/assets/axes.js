@@ -39,14 +39,17 @@ export function axesOf(x) {
 
 // As short as tells neighbours apart.
 function written(_, splits) {
-  const known = splits.filter((at) => at !== null);
+  const given = splits.filter((at) => at !== null);
+  // What rounding has left of nothing is nothing.
+  const apart = given.length > 1 ? Math.abs(given[1] - given[0]) : 0;
+  const exact = (at) => (Math.abs(at) < apart * 1e-9 ? 0 : at);
+  const known = given.map(exact);
   const texts = new Map(known.map((at) => [at, short(at)]));
   if (new Set(texts.values()).size < texts.size) {
-    const step = Math.abs(known[1] - known[0]);
-    const digits = Math.min(17, Math.max(4, 2 + Math.ceil(Math.log10(Math.max(...known.map(Math.abs)) / step))));
+    const digits = Math.min(17, Math.max(4, 2 + Math.ceil(Math.log10(Math.max(...known.map(Math.abs)) / apart))));
     for (const at of known) texts.set(at, String(Number(at.toPrecision(digits))));
   }
-  return splits.map((at) => (at === null ? "" : texts.get(at)));
+  return splits.map((at) => (at === null ? "" : texts.get(exact(at))));
 }
 
 function widthOf(chart, values, index, cycle) {

@@ -39,7 +39,7 @@ const EMPTY = {
 export class LivePage extends Page {
   prepare(row) {
     const facts = { ...EMPTY, first: row.started, steps: [null, row.step], ...row };
-    return { ...super.prepare(facts), loaded: false, looked: 0 };
+    return { ...super.prepare(facts), spent_s: row.wall_s, loaded: false, looked: 0 };
   }
 
   // Of many runs, those that are named in the address are shown, else the latest.
@@ -299,9 +299,9 @@ export class LivePage extends Page {
     this.runs = found.map((row) => {
       const run = known.get(row.id);
       if (!run) return { ...this.prepare(row), hidden: !(this.asked?.has(row.name) || lost.has(row.id)) };
-      const { state, error, step, wall_s: seconds, value } = row;
+      const { state, error, step, value } = row;
       const ended = run.state !== state;
-      Object.assign(run, { state, error, value, wall_s: seconds ?? run.wall_s });
+      Object.assign(run, { state, error, value, spent_s: row.wall_s ?? run.spent_s });
       run.steps = [run.steps[0], step ?? run.steps[1]];
       if (ended && run.loaded) this.look(run, true);
       return run;
