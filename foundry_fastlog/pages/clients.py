@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import orjson
 
 from foundry_fastlog.pages.following import Wanted
 
-__all__ = ["Client", "event_of"]
+__all__ = ["Client", "event_of", "wanted_of"]
 
 _MOST_BYTES = 32 << 20  # that wait for one client
 _BEAT_S = 15.0  # livepage.js gives up after more than twice that, and connects again
@@ -51,6 +52,11 @@ class Client:
     def _forget(self) -> None:
         while not self.waiting.empty():
             self._size -= len(self.waiting.get_nowait())
+
+
+def wanted_of(names: list[Any]) -> list[Wanted]:
+    """Return the curves that a client names: by a text, or by the fields of `Wanted`."""
+    return [Wanted(*map(str, one)) if isinstance(one, list) else Wanted(str(one)) for one in names]
 
 
 def event_of(kind: str, data: object) -> bytes:

@@ -23,7 +23,7 @@ from foundry_fastlog.analysis.runs import Runs, read_runs
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.pages.bundle import page_of, policy_of
-from foundry_fastlog.pages.clients import Client, event_of
+from foundry_fastlog.pages.clients import Client, event_of, wanted_of
 from foundry_fastlog.pages.following import Follower, Wanted
 from foundry_fastlog.pages.live import LiveRuns, id_of, path_of, rows_of
 from foundry_fastlog.run.files import RunNotFoundError
@@ -238,14 +238,8 @@ class LivePage:
         if client is None:
             raise ValueError("no such client: connect to /api/events first")
         async with self._polling:
-            client.wanted = {
-                run: [
-                    Wanted(*map(str, one)) if isinstance(one, list) else Wanted(str(one))
-                    for one in all_of
-                ]
-                for run, all_of in asked["runs"].items()
-                if run in self._rows
-            }
+            runs = asked["runs"].items()
+            client.wanted = {run: wanted_of(names) for run, names in runs if run in self._rows}
             for run in client.wanted:
                 await asyncio.to_thread(self._begin, run)
             followed = {run: self._followers.get(run) for run in client.wanted}
