@@ -163,7 +163,7 @@ class LiveRun:
 
         run = Run(self.path)
         if kind == "system":
-            rows = self._keep("system", lambda: Rows(run.arrow("system")))
+            rows = self._keep(("system", _sizes(run)), lambda: Rows(run.arrow("system")))
         else:
             rows = Rows(run.arrow("metrics", names=exactly([name])))
         found = rows.of(name) or Points(*(np.empty(0, one) for one in _NO_POINTS))
@@ -179,7 +179,8 @@ class LiveRun:
 
     def _narrow(self, steps: tuple[int, int]) -> Rows:
         """Read a window, once for all charts that ask for it at about the same time."""
-        return self._keep(steps, lambda: Rows(Run(self.path).arrow("metrics", steps=steps)))
+        run = Run(self.path)
+        return self._keep((steps, _sizes(run)), lambda: Rows(run.arrow("metrics", steps=steps)))
 
     def _known(self, run: Run) -> tuple[_Array, _Array] | None:
         """Return times and steps of the main metric's values."""
@@ -219,6 +220,11 @@ class LiveRun:
         pauses = np.argsort(np.diff(times))[-_MOST_KNOTS // 4 :] if len(times) > 1 else places[:0]
         places = np.unique(np.concatenate([places, pauses, pauses + 1]))
         return encode(found.at(places).clock())
+
+
+def _sizes(run: Run) -> tuple[tuple[str, str, int], ...]:
+    """Return what differs once more was recorded: a page would never hear of that again."""
+    return tuple((one.stream, one.writer.display, one.size) for one in run.series)
 
 
 def _system_curves(run: Run) -> list[dict[str, str]]:

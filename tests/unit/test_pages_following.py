@@ -182,6 +182,26 @@ def test_a_value_without_an_epoch_takes_none_from_the_others(tmp_path: Path) -> 
     assert [epochs[0], *epochs[2:]] == [0.0, 1.0, 1.5]
 
 
+def test_what_is_read_once_for_several_charts_is_never_old(tmp_path: Path) -> None:
+    """What comes after it is told to those who follow, and to nobody again."""
+    writer = OracleWriter(tmp_path).fill(range(3))
+    run = LiveRun(tmp_path)
+    for number in range(1, 4):
+        writer.system(cpu=float(number))
+        writer.fill([2 + number])
+        found = run.curve("cpu", 100, None, "system")
+        assert (found["last"], found["reached"]) == (number, {"@0": number})
+        assert decode(run.curve("loss", 400, (0, 99))["arrays"])[0][-1] == 2 + number
+
+
+def test_a_connection_takes_the_place_of_the_one_before(served: Served) -> None:
+    """That may be dead without a word, and would stay for ever."""
+    with served.events("one") as first, served.events("one") as second:
+        assert first.get(timeout=20) == ("end", None)
+        served.page._clients["one"].tell("news", 1)
+        assert second.get(timeout=20) == ("news", 1)
+
+
 @browsing
 def test_a_rank_that_is_behind_loses_nothing(
     served: Served, tmp_path: Path, opened: Browser
