@@ -22,7 +22,7 @@ from foundry_fastlog import Recorder
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "csrc/*.md", "benchmarks/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "csrc/*.md", "benchmarks/**/*.md", "examples/*.md")
     for path in ROOT.glob(pattern)
 )
 _BLOCK = re.compile(
