@@ -31,6 +31,14 @@ WANTED = {
     "train_ray": ("ray", "runs/sweep/*", "loss", 10),
 }
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "KERAS_BACKEND": "torch"}
+# Two threads of torch that wait for each other are slow where others use the processors, too.
+QUIET["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in QUIET.items():
+        monkeypatch.setenv(variable, value)
 
 
 def run_example(name: str, folder: Path, *arguments: str) -> None:
@@ -42,13 +50,11 @@ def run_example(name: str, folder: Path, *arguments: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WANTED)
-def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
     library, run, metric, count = WANTED[name]
     for needed in (library, *["torch"] * (library != "jax")):
         if find_spec(needed) is None:  # importing all of them here would take long
             pytest.skip(f"{needed} is not installed")
-    for variable, value in QUIET.items():
-        monkeypatch.setenv(variable, value)
     run_example(name, tmp_path)
     runs = list(tmp_path.glob(run))
     assert len(runs) == (3 if library == "ray" else 1)
@@ -84,7 +90,7 @@ def test_two_ranks_of_torchrun_record_in_one_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, *command.split(), str(EXAMPLES / "train_ddp.py")],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
         capture_output=True,
         text=True,
         timeout=240,
