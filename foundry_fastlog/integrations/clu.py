@@ -55,9 +55,9 @@ class FastlogWriter(Adapting, MetricWriter):
         )
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Record metrics of a step; arrays on a device are not waited for."""
+        """Record metrics of a step; arrays of JAX are waited for, as CLU's own writers do."""
         if self._open():
-            self._adapter.log(scalars, step)
+            self._adapter.log({name: _at_hand(value) for name, value in scalars.items()}, step)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Leave a message for each text, with its name as ``tag``."""
@@ -108,3 +108,13 @@ class FastlogWriter(Adapting, MetricWriter):
 
     def _open(self, config: Mapping[str, Any] | None = None) -> bool:
         return self._adapter.open(config, main=jax.process_index() == 0)
+
+
+def _at_hand(value: Any) -> Any:  # noqa: ANN401 - whatever a trainer writes
+    """Return what an array of JAX has, wherever it is."""
+    if not isinstance(value, jax.Array):
+        return value
+    try:
+        return jax.device_get(value)
+    except Exception:  # noqa: BLE001 - deleted, or on other hosts: it is left out with a warning
+        return value

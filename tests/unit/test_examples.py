@@ -29,6 +29,7 @@ WANTED = {
     "train_keras": ("keras", "runs/keras", "loss", 24),
     "train_torchtitan": ("torchtitan", "outputs/fastlog", "loss", 30),
     "train_ray": ("ray", "runs/sweep/*", "loss", 10),
+    "train_clu": ("tensorflow", "runs/clu", "loss", 30),
 }
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "KERAS_BACKEND": "torch"}
 # Two threads of torch that wait for each other are slow where others use the processors, too.
