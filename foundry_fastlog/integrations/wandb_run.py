@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,7 @@ class Run:
         self.offline, self.disabled = True, recorder is None
         self.settings = Settings()
         self.start_time = time.time()
+        self._files: str | None = None
         self._step = self.starting_step = recorder._last_step() + 1 if recorder else 0  # noqa: SLF001 - as log() does
         self.resumed = self.starting_step > 0
         self._system: SystemMetrics | None = None
@@ -82,6 +84,24 @@ class Run:
             with contextlib.suppress(ImportError):  # psutil is optional
                 self._system = SystemMetrics(recorder, _SYSTEM_S, step=lambda: self._step)
                 self._system.start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle for a spawned process, which records beside this one."""
+        return {**vars(self), "_lock": None, "_system": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be the run in another process."""
+        self.__dict__.update(state, _lock=RLock())
+        self.config = Config(self.config, self._configure)
+        self.summary = Summary(self.summary, self._summarise)
+
+    def __copy__(self) -> Self:
+        """Return the run itself, as it is one."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the run itself."""
+        return self
 
     @property
     def name(self) -> str:
@@ -131,12 +151,15 @@ class Run:
 
     @property
     def dir(self) -> str:
-        """A directory for files of the script's own."""
-        if self._recorder is None:
-            return os.devnull
-        found = self._recorder.path / "files"
-        found.mkdir(parents=True, exist_ok=True)
-        return str(found)
+        """A directory for files of the script's own: a temporary one, if need be, as wandb's."""
+        if self._files is None and self._recorder is not None:
+            with contextlib.suppress(OSError):  # told by the recorder
+                found = self._recorder.path / "files"
+                found.mkdir(parents=True, exist_ok=True)
+                self._files = str(found)
+        if self._files is None:
+            self._files = tempfile.mkdtemp(prefix="wandb-")
+        return self._files
 
     def log(
         self,

@@ -180,6 +180,13 @@ MEDIA: dict[str, type[Media]] = {
 }
 
 
+def __getattr__(name: str) -> type[Media]:
+    """Return a class of media, which pickle looks for here."""
+    if name in MEDIA:
+        return MEDIA[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 class Plots:
     """`wandb.plot`: each of its functions gives a value whose name alone is recorded."""
 
@@ -247,6 +254,10 @@ class Artifact:
         """Do nothing: what it names is recorded when it is logged."""
 
 
+def _unbound(_: object) -> None:
+    """Take what is set in a copy."""
+
+
 class _Named(MutableMapping[str, Any]):
     """Values by item or by attribute; whatever is set is passed on.
 
@@ -269,6 +280,10 @@ class _Named(MutableMapping[str, Any]):
 
     def __delitem__(self, name: str) -> None:
         del self._values[name]  # what is recorded stays
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle, or copy, as values of their own: those in a checkpoint belong to no run."""
+        return type(self), (dict(self._values), _unbound)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

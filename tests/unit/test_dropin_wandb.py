@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import pickle
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 from foundry_fastlog import Run, read_run, read_runs
-from foundry_fastlog.integrations import wandb, wandb_run
+from foundry_fastlog.integrations import wandb, wandb_run, wandb_types
 
 Patch = pytest.MonkeyPatch
 
@@ -259,7 +261,8 @@ def test_a_disabled_run_records_nothing(tmp_path: Path, monkeypatch: Patch) -> N
         run.summary["x"] = 1
         run.alert("title")
         assert run.config.a == 2
-        assert run.dir
+        (Path(run.dir) / "model.pt").touch()
+        assert run.dir == run.dir
     assert list(tmp_path.iterdir()) == []
 
 
@@ -423,3 +426,37 @@ def test_names_that_scripts_use(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_a_table_as_a_frame() -> None:
     pytest.importorskip("pandas")
     assert list(wandb.Table(columns=["a"], data=[[1]]).get_dataframe()["a"]) == [1]
+
+
+def test_what_scripts_put_into_checkpoints(tmp_path: Path) -> None:
+    """A configuration in one is values of its own; media and tables can be pickled, too."""
+    run = wandb.init(project="p", id="r", config={"lr": 1})
+    run.log({"loss": 2.0})
+    assert copy.deepcopy(run) is copy.copy(run) is run
+    for values in (run.config, run.summary):
+        for other in (pickle.loads(pickle.dumps(values)), copy.deepcopy(values)):
+            assert dict(other) == dict(values)
+            other["new"] = 1
+            assert "new" not in values
+    for value in (
+        wandb.Image(np.zeros((2, 3))),
+        wandb.Table(["a"], [[1]]),
+        wandb.Artifact("a", "b"),
+    ):
+        assert vars(pickle.loads(pickle.dumps(value))) == vars(value)
+    with pytest.raises(AttributeError, match="no attribute 'Other'"):
+        _ = wandb_types.Other
+    again = pickle.loads(pickle.dumps(run))  # in the same process it has the same recorder
+    again.log({"loss": 3.0})
+    again.config.lr = 2
+    wandb.finish()
+    assert lines(only(tmp_path)) == [(0, {"loss": 2.0}), (1, {"loss": 3.0})]
+    assert only(tmp_path).report_starts()[-1].config["lr"] == 2
+
+
+def test_files_where_nothing_can_be_written() -> None:
+    """A script that saves its model there goes on."""
+    run = wandb.init(project="p", dir="/proc/none")
+    (Path(run.dir) / "model.pt").touch()
+    assert run.dir == run.dir
+    run._recorder.close(0.1)
