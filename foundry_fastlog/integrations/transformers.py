@@ -72,6 +72,7 @@ class FastlogCallback(Adapting, TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Open the run with its configuration, and note from where the training goes on."""
+        self._adapter.renew()
         if not self._begin(args, state, model):
             return
         step = state.global_step
