@@ -1,4 +1,9 @@
-"""Record what is written to CLU's metric writers; see docs/integrations.md."""
+"""CLU: what a JAX training writes to its metric writers is recorded as well.
+
+Run it with ``python examples/train_clu.py``. Then look at
+
+    foundry-fastlog plot runs/clu -m loss
+"""
 
 import jax
 from clu import metric_writers

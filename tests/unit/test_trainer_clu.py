@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from adapters import THEIR_WARNINGS, complete, ends, library, messages, points, 
 from foundry_fastlog import read_run
 
 jax = library("jax")
+with suppress(RuntimeError):  # too late: another test has used it
+    jax.config.update("jax_num_cpu_devices", 2)
 library("tensorflow")  # clu.metric_writers imports it
 writers = library("clu.metric_writers")
 FastlogWriter = library("foundry_fastlog.integrations.clu").FastlogWriter
@@ -59,6 +62,22 @@ def test_a_training_is_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert caplog.text.count("of 'picture' only its class") == 1
     assert ends(run) == [("closed", None)]
     assert complete(run)
+
+
+def test_arrays_that_are_not_on_one_cpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are read wherever they are; what cannot be read is left out, and told."""
+    devices = jax.devices()
+    mesh = jax.sharding.Mesh(devices, "all")
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    gone = jax.numpy.ones(())
+    gone.delete()
+    with FastlogWriter(tmp_path / "run") as writer:
+        loss = jax.device_put(jax.numpy.float32(2.5), everywhere)
+        assert len(loss.devices()) == len(devices)
+        writer.write_scalars(0, {"loss": loss, "gone": gone, "lr": 0.5})
+    assert points(tmp_path / "run", "loss") == [(0, 2.5)]
+    assert points(tmp_path / "run", "lr") == [(0, 0.5)]
+    assert "gone" in caplog.text
 
 
 def test_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
