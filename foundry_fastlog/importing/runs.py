@@ -117,7 +117,7 @@ def _read(source: Path, form: str | None, step: str | None, time: str | None) ->
     if form in (None, "trackio") and (database := find_database(source)):
         return read_database(database)
     if form in (None, "jsonl") and source.is_file():
-        return [read_json_lines(source, step, time)]
+        return read_json_lines(source, step, time)
     if not source.exists():
         raise SourceError(f"{source} is not there, and no project of trackio has this name")
     wanted = f"nothing of {form}" if form else "no run of wandb, TensorBoard or trackio"
