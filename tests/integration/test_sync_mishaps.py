@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,6 +200,16 @@ def test_a_run_that_takes_the_place_of_another_is_not_sent_on(
     with pytest.raises(SyncError, match="is another run now"):
         sync_run(run, "wandb", state_file=state)
     assert service.steps == [0, 1, 2]
+
+
+def test_a_run_that_is_removed_while_it_is_sent(
+    service: Service, tmp_path: Path, monkeypatch: Patch, command: Callable[..., Any]
+) -> None:
+    run = tmp_path / "run"
+    Recorder(run).close()
+    OracleWriter(run).fill(range(3))
+    monkeypatch.setattr(service, "send", lambda _: shutil.rmtree(run))
+    assert f"error: {run}" in command("sync", run, "--to", "wandb", code=2).err
 
 
 def test_a_sender_that_gives_up_is_told_once(
