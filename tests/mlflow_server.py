@@ -61,7 +61,10 @@ class MlflowServer:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self._folder / "server.log").read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health") as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer,
+        ):
             return bool(answer.status == 200)
         return False
 
