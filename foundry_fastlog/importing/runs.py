@@ -97,7 +97,10 @@ def import_runs(
     taken: Counter[Path] = Counter()
     found = []
     for sessions in runs.values():
-        target = Path(directory, *map(_part, Path(sessions[-1].directory).parts))
+        # A session that goes on need not say the name again.
+        named = next((one for one in reversed(sessions) if one.name != one.key), sessions[-1])
+        sessions[-1].name = named.name
+        target = Path(directory, *map(_part, Path(named.directory).parts))
         taken[target] += 1
         if taken[target] > 1:
             target = target.with_name(f"{target.name}-{taken[target]}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import logging
 import os
 import secrets
@@ -242,22 +241,22 @@ class _Sync:
 
         Who follows tries as often as it takes while the run goes on; after its end, as others do.
         """
-        wait = 1.0
-        for attempt in itertools.count(1):
+        wait, told = 1.0, False
+        while True:
             try:
                 return action()
-            except (ImportError, SyncError):  # noqa: PERF203 - a network is slower
+            except (ImportError, SyncError):
                 raise
             except Exception as error:
                 if not follow or self._ended():
                     tries -= 1
                 if not tries:
                     raise SyncError(f"{self._name} cannot be reached: {error}") from error
-                if attempt == 1:
+                if not told:
                     _log.warning("%s cannot be reached, trying again: %s", self._name, error)
+                told = True
                 time.sleep(wait)
                 wait = min(2 * wait, _MOST_WAIT_S)
-        raise AssertionError  # the loop has no end
 
     def _load(self) -> _State:
         created = self._run.info.get("created")

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 from oracle import OracleWriter
 from sending import wait_for
+from wandb_files import write_log
 
 from foundry_fastlog import Recorder, Run, SyncError, import_runs, read_run, sync_run
 from foundry_fastlog.sinks import sync, sync_process
@@ -148,6 +149,22 @@ def test_event_files_that_are_gone_are_told(tmp_path: Path, size: int | None) ->
     assert sync_run(tmp_path, "tensorboard").sent == 5
 
 
+def test_event_files_elsewhere(tmp_path: Path, monkeypatch: Patch) -> None:
+    """They stay there when the run is moved; one that cannot be written is told."""
+    pytest.importorskip("tensorboard")
+    OracleWriter(tmp_path / "run").fill(range(5))
+    monkeypatch.chdir(tmp_path)
+    sync_run(tmp_path / "run", "tensorboard", directory="events")
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    OracleWriter(moved, rank=1).fill(range(5, 8))
+    monkeypatch.chdir(moved)
+    sync_run(moved, "tensorboard")
+    assert steps_of(tmp_path / "events") == list(range(8))
+    monkeypatch.setattr("os.truncate", Mock(side_effect=OSError(30, "Read-only file system")))
+    with pytest.raises(SyncError, match=r"event files cannot be written: .*Read-only"):
+        sync_run(moved, "tensorboard")
+
+
 def test_a_file_that_nobody_had_noted_is_written_again(tmp_path: Path, monkeypatch: Patch) -> None:
     """Killed after the first rows, and before it was noted that there is a file."""
     pytest.importorskip("tensorboard")
@@ -223,6 +240,47 @@ def test_a_sender_that_gives_up_is_told_once(
     (tmp_path / ".sync" / "excel.log").unlink()
     sync_process._watch(Mock(wait=lambda: 1), "excel", tmp_path / ".sync" / "excel.log")
     assert caplog.text.count("gets nothing more") == 2
+
+
+def test_rows_that_are_in_a_run_file_of_wandb_alone_are_sent(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """From the first one on that W&B does not have."""
+    wandb = pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2 as module
+
+    from foundry_fastlog.sinks.sync_wandb import WandbTarget
+
+    proto: Any = module
+    records = [proto.Record() for _ in range(4)]
+    for step, record in enumerate(records):
+        record.history.step.num = step
+        record.history.item.add(key="_step", value_json=str(step))
+        record.history.item.add(key="loss", value_json=str(step / 2))
+    file = tmp_path / ".sync" / "wandb" / "run-1-x" / "run-x.wandb"
+    file.parent.mkdir(parents=True)
+    write_log(file, [proto.Record(), *records])
+    OracleWriter(tmp_path).fill(range(3))
+    for offline in (False, True):
+        run = Mock(id="x", starting_step=2, offline=offline)
+        monkeypatch.setattr(wandb, "init", lambda run=run, **_: run)
+        assert WandbTarget().open(Run(tmp_path), {"id": "x"}) == 4
+        sent = [(call.args[0], call.kwargs["step"]) for call in run.log.call_args_list]
+        assert sent == ([] if offline else [({"loss": 1.0}, 2), ({"loss": 1.5}, 3)])
+
+
+def test_wandb_that_does_not_answer_is_asked_again(
+    tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    OracleWriter(tmp_path).fill(range(3))
+    silent = wandb.errors.CommError("no answer")
+    monkeypatch.setattr(wandb, "init", Mock(side_effect=[silent, wandb.Error("no login")]))
+    monkeypatch.setattr(sync, "time", SimpleNamespace(sleep=Mock()))
+    monkeypatch.setattr(sync._Sync, "_ended", lambda _: "")
+    with pytest.raises(SyncError, match="could not begin a run: no login"):
+        sync_run(tmp_path, "wandb", follow=True)
+    assert "trying again: no answer" in caplog.text
 
 
 def test_names_for_mlflow_are_told_apart() -> None:

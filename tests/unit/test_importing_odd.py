@@ -201,3 +201,19 @@ def test_run_files_of_wandb_that_are_damaged(tmp_path: Path) -> None:
     assert [(line["step"], line["metrics"]) for line in lines] == [
         *((0, {"loss": 0}), (1, {"loss.of": 7}), (2, {"loss": 2}), (3, {"loss": 3}))
     ]
+
+
+def test_a_session_of_wandb_that_goes_on_without_a_name(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2 as module
+
+    proto: Any = module
+    for number, name in enumerate(("exp0", "")):
+        record = proto.Record()
+        record.run.run_id, record.run.project, record.run.display_name = "r", "p", name
+        folder = tmp_path / "wandb" / f"offline-run-2026010{number + 1}_000000-r"
+        folder.mkdir(parents=True)
+        write_log(folder / "run-r.wandb", [record])
+    (found,) = import_runs(tmp_path / "wandb", tmp_path / "runs")
+    assert (found.path.name, found.starts) == ("exp0-r", 2)
+    assert read_run(found.path).info["name"] == "exp0"
