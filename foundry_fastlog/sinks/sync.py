@@ -245,7 +245,7 @@ class _Sync:
         while True:
             try:
                 return action()
-            except (ImportError, SyncError):
+            except (ImportError, SyncError):  # noqa: PERF203 - a network is slower
                 raise
             except Exception as error:
                 if not follow or self._ended():
