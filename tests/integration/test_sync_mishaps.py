@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -304,3 +307,23 @@ def test_names_for_mlflow_are_told_apart() -> None:
     assert [_Names(known).of(name) for name in reversed(names)] == found[::-1]
     assert found[:4] == ["_", "_/a", "a/_", "a/_/b"]
     assert max(map(len, found)) <= 250
+
+
+def test_the_sender_of_a_training_that_is_killed_ends(tmp_path: Path) -> None:
+    """After it has sent what the training had recorded."""
+    pytest.importorskip("tensorboard")
+    code = (
+        "import os, sys\n"
+        "from foundry_fastlog import ExperimentLogging\n"
+        "logging = {'sync': 'tensorboard', 'console': False}\n"
+        "config = {'experiment_name': 'run', 'logging': logging}\n"
+        "logs = ExperimentLogging(config, log_dir=sys.argv[1])\n"
+        "for step in range(500): logs.log_step(step, None, {'loss': 1.0})\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False)
+    state = tmp_path / "run" / ".sync" / "tensorboard.json"
+    wait_for(lambda: state.exists() and json.loads(state.read_text())["rows"] == 500)
+    with sync._held(state, wait=True):  # it has let go
+        assert steps_of(tmp_path / "run" / "tensorboard") == list(range(500))
