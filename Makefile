@@ -162,7 +162,8 @@ test-core: $(TEST_STAMP) extension ## Run the fast unit tests that do not need t
 .PHONY: test-integrations
 test-integrations: $(TRAINERS_STAMP) extension ## Run the tests of trainers, drop-ins and examples with their libraries (2 GB; VENV=DIR keeps them apart)
 	FASTLOG_ALL_LIBRARIES=1 $(PYTEST) tests/unit/test_trainer_*.py tests/unit/test_dropin_*.py tests/unit/test_examples.py \
-	  tests/unit/test_importing.py tests/integration/test_dropins.py tests/integration/test_sync.py tests/unit/test_docs.py \
+	  tests/unit/test_importing.py tests/integration/test_dropins.py tests/integration/test_sync*.py tests/unit/test_docs.py \
+	  tests/unit/test_jax_values.py tests/unit/test_telemetry.py \
 	  -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: coverage
