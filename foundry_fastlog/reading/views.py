@@ -14,6 +14,7 @@ __all__ = ["view"]
 _VIEWS = {
     "card": ("foundry_fastlog.show.card", "card"),
     "errors": ("foundry_fastlog.analysis.error_groups", "group_errors"),
+    "goodput": ("foundry_fastlog.analysis.goodput", "measure_goodput"),
     "plot": ("foundry_fastlog.show.plot_runs", "plot_runs"),
     "summary": ("foundry_fastlog.analysis.summarize", "summarize"),
 }
