@@ -41,10 +41,13 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "checkpoint": ("*checkpoint*", "*ckpt*", "save_model", "load_model"),
     "evaluation": ("eval*", "valid*", "val", "val_*", "test", "test_*"),
     "data": (
-        *("data", "*dataload*", "*data_load*", "load_data", "data_wait", "fetch_data"),
-        *("*_batch", "batch"),
+        *("data", "*dataload*", "*data_load*", "load_data", "fetch_data", "data_wait"),
+        *("get_batch", "next_batch", "load_batch", "fetch_batch"),
     ),
-    "step": ("step", "train_step", "training_step", "forward*", "backward*", "optimizer*"),
+    "step": (
+        *("step", "train_step", "training_step", "train_batch"),
+        *("forward*", "backward*", "optimizer*"),
+    ),
 }
 
 
@@ -143,8 +146,6 @@ class Goodput:
     def largest_loss(self) -> str:
         """Say in a sentence what took most of the time that did not train."""
         losses = {kind: seconds for kind, seconds in self.parts.items() if kind != "step"}
-        if self.ideal_step_s is not None:
-            losses["slow"] = self.parts["step"] - self.ideal_step_s * self.steps
         kind = max(losses, key=lambda one: losses[one])
         if losses[kind] <= 0 or not self.wall_s:
             return "Nothing was lost."
@@ -167,9 +168,6 @@ class Goodput:
             one = max(self.starts, key=lambda start: start.parts["start_up"])
             longest = format_seconds(one.parts["start_up"])
             return f"of start-up, {longest} of it in start {one.number}"
-        if kind == "slow":
-            usual = format_seconds(self.ideal_step_s or 0.0)
-            return f"of steps that took longer than the ideal {usual}"
         return {
             "data": "of waiting for data",
             "checkpoint": "of checkpoints",

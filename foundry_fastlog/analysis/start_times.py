@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,14 +79,14 @@ class _Rows:
     threads: _Array
     steps: _Array
     stepped: _Array  # which of them have a step
+    inner: _Array  # which of them are within another
     seqs: _Array
 
     def take(self, chosen: _Array) -> _Rows:
-        parts = (self.begins, self.ends, self.threads, self.steps, self.stepped, self.seqs)
-        return _Rows(*(part[chosen] for part in parts))
+        return _Rows(*(getattr(self, part.name)[chosen] for part in fields(self)))
 
     def outside(self, cover: Cover) -> _Rows:
-        return self.take(~cover.encloses(self.begins, self.ends))
+        return self.take(~(self.inner & cover.encloses(self.begins, self.ends)))
 
 
 def read_start(
@@ -150,14 +150,17 @@ class _Reader:
         """Read the blocks with these names, whatever counts of them."""
         found = self.columns("performance", _named(names)) if names else None
         if found is None:
-            return _Rows(_NONE, _NONE, _NONE, _NONE, _NONE.astype(bool), _NONE)
+            never = _NONE.astype(bool)
+            return _Rows(_NONE, _NONE, _NONE, _NONE, never, never, _NONE)
         parts = found.batches()
         ends = found.array("timestamp", parts)[1]
         seconds = np.clip(found.array("duration_s", parts)[1], 0.0, _LONGEST_S)
         begins = ends - np.rint(seconds * 1e6).astype(np.int64)
         steps, stepped = _known(found, "step", parts)
         threads, _ = _known(found, "thread", parts)
-        return _Rows(begins, ends, threads, steps, stepped, found.array("seq", parts)[1])
+        depths, _ = _known(found, "depth", parts)
+        seqs = found.array("seq", parts)[1]
+        return _Rows(begins, ends, threads, steps, stepped, depths > 0, seqs)
 
     def lines_of(self, metric: str) -> tuple[_Array, _Array, _Array]:
         """Return time, step and number of the lines that have a metric and a step."""

@@ -100,9 +100,10 @@ def split_times(times: Sequence[StartTimes]) -> Split:
     stretches = [_stretches_of(one, split, unit) for one, split in zip(times, splits, strict=True)]
     usual = _usual(stretches)
     for one in stretches:
-        if usual and len(one.counts):  # no more steps than there was time for
-            room = np.maximum(unit, one.taken[:-1] * (_TOO_FAST / usual))
-            np.minimum(one.counts, room.astype(np.int64), out=one.counts)
+        taken = one.taken[:-1]
+        skips = (one.counts > unit) & (one.counts * usual > _TOO_FAST * taken)
+        if skips.any():  # no more steps than there was time for
+            one.counts[skips] = np.maximum(1, np.rint(taken[skips] / usual).astype(np.int64))
     ideal, limit, sampled = _ideal_of(times, stretches)
     if ideal is not None and sampled < _FEWEST:
         notes.append(f"the ideal step is the mean of few: {sampled}")
@@ -158,8 +159,8 @@ def _unit_of(times: Sequence[StartTimes]) -> int:
 
 def _stretches_of(one: StartTimes, split: StartSplit, unit: int) -> _Stretches:
     begin, end = split.begin, split.begin + split.wall
-    # What ended before was in the time of an earlier start.
-    here = (one.ends > begin) & (one.ends <= end)
+    # What ended before is in the time of an earlier start.
+    here = (one.ends > begin) | (begin == one.begin)
     first = begin if one.first is None else min(max(one.first, begin), end)
     ends = one.ends[here]
     head = [begin, min(first, int(ends[0]))] if len(ends) else [begin]
