@@ -161,13 +161,18 @@ class Goodput:
             return f"of stalls, the longest {format_seconds(one.longest_stall_s)} {where}"
         if kind == "again":
             return f"for {self.steps_again:,} steps that were trained again"
-        if kind == "dead":
-            one = max(self.starts, key=lambda start: start.dead_s)
-            return f"between starts, {format_seconds(one.dead_s)} of it before start {one.number}"
-        if kind == "start_up":
-            one = max(self.starts, key=lambda start: start.parts["start_up"])
-            longest = format_seconds(one.parts["start_up"])
-            return f"of start-up, {longest} of it in start {one.number}"
+        if kind in ("dead", "start_up"):
+            said, where = (
+                ("of start-up", "in") if kind == "start_up" else ("between starts", "before")
+            )
+            times = {one.number: one.parts.get(kind, one.dead_s) for one in self.starts}
+            start = max(times, key=lambda number: times[number])
+            most = (
+                f"{format_seconds(times[start])} of it "
+                if sum(map(bool, times.values())) > 1
+                else ""
+            )
+            return said if len(times) == 1 else f"{said}, {most}{where} start {start}"
         return {
             "data": "of waiting for data",
             "checkpoint": "of checkpoints",

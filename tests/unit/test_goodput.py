@@ -162,9 +162,7 @@ def test_start_up_is_what_was_before_the_first_step_and_its_slow_first_step(
     found = measured(tmp_path)
     assert losses(found) == {"start_up": pytest.approx(35.0, rel=0.01)}
     assert found.ettr == pytest.approx(1 - 35 / found.wall_s)
-    assert found.largest_loss() == (
-        "The largest loss: 35 s (40.9%) of start-up, 35 s of it in start 0."
-    )
+    assert found.largest_loss() == "The largest loss: 35 s (40.9%) of start-up."
 
 
 def test_checkpoints_that_are_loaded_are_no_start_up(tmp_path: Path) -> None:
@@ -240,7 +238,7 @@ def test_steps_trained_again_and_the_time_between_starts(tmp_path: Path) -> None
     assert found.goodput == pytest.approx(200 * STEP_S / found.wall_s)
     lost = 15 + again + 300
     assert found.ettr == pytest.approx(1 - lost / found.wall_s)
-    said = "The largest loss: 5 min 00 s (67.7%) between starts, 5 min 00 s of it before start 1."
+    said = "The largest loss: 5 min 00 s (67.7%) between starts, before start 1."
     assert found.largest_loss() == said
 
 
@@ -332,6 +330,25 @@ def test_numbers_that_were_skipped_were_not_trained(tmp_path: Path) -> None:
     assert found.steps == 100
     assert found.goodput == pytest.approx(1.0)
     assert losses(found) == {}
+
+
+def test_where_start_up_took_longest_is_said(tmp_path: Path) -> None:
+    first = begun(tmp_path).idle(60.0).steps(10)
+    next_start(first, 5.0).idle(90.0).steps(10, 20)
+    said = measured(tmp_path).largest_loss()
+    assert said.endswith("of start-up, 90 s of it in start 1.")
+
+
+def test_metrics_without_a_step_are_of_none(tmp_path: Path) -> None:
+    History(tmp_path).idle(3.0).write("metrics", {"epoch": 1, "metrics": {"loss": 1.0}})
+    assert measured(tmp_path).starts[0].source == ""
+
+
+def test_the_largest_loss_may_be_data(tmp_path: Path) -> None:
+    History(tmp_path).steps(20).block("data", 15.0).steps(20, 40)
+    assert (
+        measured(tmp_path).largest_loss() == "The largest loss: 15 s (42.9%) of waiting for data."
+    )
 
 
 def test_one_metrics_line_is_all_start_up(tmp_path: Path) -> None:
@@ -634,6 +651,117 @@ def test_figures_that_are_none_are_refused(
         measured(tmp_path, **options)
 
 
+# ---- the command -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lossy(tmp_path: Path) -> Path:
+    """A run of 120 s with a loss of each kind."""
+    run = tmp_path / "lossy"
+    first = begun(run).idle(10.0)
+    for step in range(40):
+        first.block("data", 0.25, step).step(step)
+        first.metrics(step, loss=1.0, tokens=100)
+    first.block("checkpoint", 5.0, 39).block("evaluate", 5.0, 39).idle(12.0).step(40)
+    later = next_start(first, 20.0).idle(8.0)
+    later.steps(31, 61).block("tidy", 14.5)
+    return run
+
+
+def test_the_command_shows_where_the_time_went(
+    lossy: Path, command: Callable[..., Any], monkeypatch: Patch
+) -> None:
+    """A bar of 60 columns, one for two seconds here, a table, the starts, and a sentence."""
+    monkeypatch.setenv("COLUMNS", "80")
+    options = ("--flops-per-token", "1e9", "--peak-flops", "1e12", "--devices", "2")
+    lines = command("goodput", lossy, *options).out.splitlines()
+    assert lines[0] == f"{lossy}: rank 0, 2 min 00 s in 2 starts"
+    assert (
+        lines[1]
+        == "s" * 15 + "d" * 5 + "ccc" + "ee" + "u" * 9 + "X" * 6 + "aaa" + "." * 10 + "o" * 7
+    )
+    shown = {line.split("  ")[0]: line.split()[-2:] for line in lines[3:] if "%" in line[-6:]}
+    assert shown["step"] == ["30.500", "25.4%"]
+    assert shown["between starts"] == ["20.000", "16.7%"]
+    assert sum(float(seconds) for seconds, _ in shown.values()) == pytest.approx(120.0)
+    assert any(line.split()[:3] == ["1", "unknown", "20"] for line in lines)
+    text = "\n".join(lines)
+    assert "goodput 25.4%: 61 steps and 10 again, each 500 ms at its ideal" in text
+    assert "tokens  50.83/s, 200/s in ideal steps (tokens, as tokens per step)" in text
+    assert "MFU     2.5%, 10.0% in ideal steps (2 devices)" in text
+    assert "The largest loss: 20 s (16.7%) between starts, before start 1." in text
+    assert max(map(len, lines[1:])) <= 80
+
+
+def test_the_bar_is_coloured_only_where_colours_are_wanted(lossy: Path, monkeypatch: Patch) -> None:
+    from rich.console import Console
+
+    from foundry_fastlog.show.goodput import render_goodput
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    found = measured(lossy, tokens=1)
+    for no_color in (False, True):
+        console = Console(
+            force_terminal=True, color_system="truecolor", no_color=no_color, record=True, width=80
+        )
+        with console.capture() as capture:
+            render_goodput(found, console)
+        bar = capture.get().splitlines()[1]
+        assert ("48;2;0;158;115m" + " " * 15 in bar) is not no_color
+        assert ("s" * 15 in bar) is no_color
+
+
+def test_the_command_as_json(lossy: Path, command: Callable[..., Any]) -> None:
+    found = json.loads(command("goodput", lossy, "--json", "--tokens-per-step", "1_000").out)
+    assert sum(found["parts"].values()) == pytest.approx(found["wall_s"]) == pytest.approx(120.0)
+    assert found["throughput"]["tokens_per_step"] == 1000
+    assert [one["number"] for one in found["starts"]] == [0, 1]
+    assert found["largest_loss"].startswith("The largest loss: 20 s")
+    one = json.loads(command("goodput", lossy, "--json", "--starts", "1", "--rank", "0").out)
+    assert one["wall_s"] == pytest.approx(37.5)
+    names = ("--step", "step", "--data", "data", "--checkpoint", "tidy", "--evaluation", "evaluate")
+    other = json.loads(command("goodput", lossy, "--json", *names).out)
+    assert other["blocks"]["checkpoint"] == ["tidy"]
+    assert other["parts"]["checkpoint"] == pytest.approx(14.5)
+
+
+def test_the_command_says_what_is_wrong(
+    lossy: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    assert "has no start 7; it has 0, 1" in command("goodput", lossy, "--starts", 7, code=2).err
+    assert "takes all or a number here" in command("goodput", lossy, "--starts", "x", code=2).err
+    assert "has no rank 3; it has 0" in command("goodput", lossy, "--rank", 3, code=2).err
+    assert "no timed block fits io" in command("goodput", lossy, "--data", "io", code=2).err
+    wrong = ("--tokens-per-step", "tokns")
+    assert "there is no metric tokns" in command("goodput", lossy, *wrong, code=2).err
+    OracleWriter(tmp_path / "empty")
+    assert "there are no records yet" in command("goodput", tmp_path / "empty", code=2).err
+    assert command("goodput", tmp_path / "none", code=2).err
+    History(tmp_path / "torn").steps(20).torn("performance", b"torn")
+    said = command("goodput", tmp_path / "torn", code=1)
+    assert "goodput 100.0%" in said.out
+    assert f"foundry-fastlog summary {tmp_path / 'torn'}" in said.err
+
+
+def test_the_command_says_what_a_run_is_not(tmp_path: Path, command: Callable[..., Any]) -> None:
+    """One without steps, and one that runs; and what is to be said of the figures."""
+    begun(tmp_path / "idle").idle(5.0).log("end")
+    said = command("goodput", tmp_path / "idle").out
+    assert "No step was recorded: there is no goodput." in said
+    begun(tmp_path / "instant")
+    assert "rank 0, 0 ns" in command("goodput", tmp_path / "instant").out
+    with Recorder(tmp_path / "runs") as recorder:
+        recorder.record(0, loss=1.0)
+        recorder.flush()
+        said = command("goodput", tmp_path / "runs").out
+    assert ", until now: it is running" in said
+    assert "note: steps end with the records of the metric loss" in said
+
+
+def test_a_run_measures_its_goodput(lossy: Path) -> None:
+    assert read_run(lossy).goodput(tokens="tokens") == measured(lossy, tokens="tokens")
+
+
 # ---- any history -----------------------------------------------------------------------------
 
 SPAN = st.tuples(st.integers(0, 300), st.integers(-5, 120))
@@ -667,7 +795,7 @@ BLOCK = st.tuples(
 
 
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.lists(
@@ -794,7 +922,7 @@ def expect(tolds: list[Told]) -> dict[str, float]:
     return parts
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5000), st.integers(0, 4), st.lists(DEED, min_size=1, max_size=25)),
