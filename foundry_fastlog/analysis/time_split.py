@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ __all__ = ["Split", "StartSplit", "split_times"]
 
 _Array = np.ndarray[Any, Any]
 
+_NONE = np.empty(0, np.int64)
 _FEWEST = 10  # steps for a mean that means something, as in ml-goodput
 _DEVIATIONS = 3
 _TOO_FAST = 4  # times as fast as usual: step numbers that were skipped, not trained
@@ -74,13 +75,15 @@ class _Stretches:
         layers: By kind of block, how much of each stretch it takes; ``untimed``: no block does.
         counts: How many steps each of those between has; empty without steps.
         follows: Which of them come behind another of the same pass.
-        keys: What two that trained the same steps have in common.
+        keys: What two that trained the same steps have in common; empty without their numbers.
+        passes: Which pass each of the keys is in.
     """
 
     layers: dict[str, _Array]
     counts: _Array
     follows: _Array
     keys: _Array
+    passes: _Array
 
     @property
     def taken(self) -> _Array:
@@ -99,15 +102,15 @@ def split_times(times: Sequence[StartTimes]) -> Split:
     unit = _unit_of(times)
     stretches = [_stretches_of(one, split, unit) for one, split in zip(times, splits, strict=True)]
     usual = _usual(stretches)
-    for one in stretches:
-        taken = one.taken[:-1]
-        skips = (one.counts > unit) & (one.counts * usual > _TOO_FAST * taken)
+    for stretch in stretches:
+        taken = stretch.taken[:-1]
+        skips = (stretch.counts > unit) & (stretch.counts * usual > _TOO_FAST * taken)
         if skips.any():  # no more steps than there was time for
-            one.counts[skips] = np.maximum(1, np.rint(taken[skips] / usual).astype(np.int64))
+            stretch.counts[skips] = np.maximum(1, np.rint(taken[skips] / usual).astype(np.int64))
     ideal, limit, sampled = _ideal_of(times, stretches)
     if ideal is not None and sampled < _FEWEST:
         notes.append(f"the ideal step is the mean of few: {sampled}")
-    again = _trained_again(times, stretches)
+    again = _trained_again(stretches)
     for one, split, stretch, repeated in zip(times, splits, stretches, again, strict=True):
         _fill(split, one, stretch, repeated, ideal, limit)
     sources = dict.fromkeys(one.source for one in times if one.source not in ("", "blocks"))
@@ -115,8 +118,8 @@ def split_times(times: Sequence[StartTimes]) -> Split:
         f"steps end with the records of the metric {name}: no block of a step is timed"
         for name in sources
     ]
-    seconds = [None if one is None else one / 1e6 for one in (ideal, limit)]
-    return Split(*seconds, splits, notes)
+    ideal_s, limit_s = (None if one is None else one / 1e6 for one in (ideal, limit))
+    return Split(ideal_s, limit_s, splits, notes)
 
 
 def _windows(times: Sequence[StartTimes], notes: list[str]) -> list[StartSplit]:
@@ -153,7 +156,7 @@ def _unit_of(times: Sequence[StartTimes]) -> int:
     apart = [
         np.diff(one.numbers)[np.diff(one.passes) == 0] for one in times if len(one.numbers) > 1
     ]
-    found = np.concatenate([np.empty(0, np.int64), *apart])
+    found = _joined(apart)
     return max(1, int(np.median(found))) if len(found) else 1
 
 
@@ -173,20 +176,20 @@ def _stretches_of(one: StartTimes, split: StartSplit, unit: int) -> _Stretches:
     passes = one.passes[here]
     follows = np.append(False, passes[1:] == passes[:-1])[: len(passes)]
     counts = np.ones(len(passes), np.int64)
-    keys = np.empty(0, np.int64)
+    keys = _NONE
     if len(one.numbers):
         numbers = one.numbers[here]
         steps = np.append(0, np.diff(numbers))[: len(numbers)]
         # Of the first record of a pass nobody knows how many steps it ends.
         counts = np.maximum(1, np.where(follows, steps, np.minimum(unit, numbers + 1)))
         keys = -(-numbers // unit)
-    return _Stretches(spent, counts, follows, keys)
+    return _Stretches(spent, counts, follows, keys, passes[: len(keys)])
 
 
 def _usual(stretches: Sequence[_Stretches]) -> float:
     """Return the median time of a step, by the numbers of the steps."""
     found = [one.taken[:-1][one.follows] / one.counts[one.follows] for one in stretches]
-    every = np.concatenate([np.empty(0), *found])
+    every = _joined(found)
     return float(np.median(every)) if len(every) else 0.0
 
 
@@ -194,12 +197,11 @@ def _ideal_of(
     times: Sequence[StartTimes], stretches: Sequence[_Stretches]
 ) -> tuple[float | None, float | None, int]:
     """Return the ideal step, the limit of one, and of how many steps that is the mean."""
-    taken = np.concatenate([np.empty(0), *(one.taken[:-1][one.follows] for one in stretches)])
-    counts = np.concatenate([np.empty(0), *(one.counts[one.follows] for one in stretches)])
+    taken = _joined(one.taken[:-1][one.follows] for one in stretches)
+    counts = _joined(one.counts[one.follows] for one in stretches)
     if not len(taken):  # the first steps alone, where it is known when they began
         known = [s for one, s in zip(times, stretches, strict=True) if one.first is not None]
-        taken = np.concatenate([np.empty(0), *(one.taken[:-1] for one in known)])
-        counts = np.concatenate([np.empty(0), *(one.counts for one in known)])
+        taken, counts = _joined(s.taken[:-1] for s in known), _joined(s.counts for s in known)
     if not len(taken):
         return None, None, 0
     each = taken / counts
@@ -210,24 +212,27 @@ def _ideal_of(
     return ideal, ideal + _DEVIATIONS * spread, int(counts[normal].sum())
 
 
-def _trained_again(times: Sequence[StartTimes], stretches: Sequence[_Stretches]) -> list[_Array]:
+def _trained_again(stretches: Sequence[_Stretches]) -> list[_Array]:
     """Say which steps an earlier pass, of whichever start, had recorded."""
-    places, before = [], 0
-    for one, stretch in zip(times, stretches, strict=True):
-        passes = one.passes[len(one.passes) - len(stretch.keys) :] if len(stretch.keys) else []
-        places.append(before + np.asarray(passes, np.int64))
-        before += int(one.passes[-1]) + 1 if len(one.passes) else 0
-    keys = np.concatenate([np.empty(0, np.int64), *(one.keys for one in stretches)])
-    known, where = np.unique(keys, return_inverse=True)
+    passes, before = [], 0
+    for stretch in stretches:
+        passes.append(before + stretch.passes)
+        before = int(passes[-1].max(initial=before - 1)) + 1
+    place = _joined(passes)
+    known, where = np.unique(_joined(one.keys for one in stretches), return_inverse=True)
     first = np.full(len(known), before, np.int64)
-    np.minimum.at(first, where, np.concatenate([np.empty(0, np.int64), *places]))
-    repeated = first[where] < np.concatenate([np.empty(0, np.int64), *places])
-    found, at = [], 0
+    np.minimum.at(first, where, place)
+    repeated, at, found = first[where] < place, 0, []
     for stretch in stretches:
         mine = repeated[at : at + len(stretch.keys)]
         at += len(mine)
         found.append(mine if len(mine) else np.zeros(len(stretch.counts), bool))
     return found
+
+
+def _joined(parts: Iterable[_Array]) -> _Array:
+    """Join arrays, of which there may be none."""
+    return np.concatenate([_NONE, *parts])
 
 
 def _fill(

@@ -113,7 +113,8 @@ def test_a_run_that_lost_nothing_has_a_goodput_of_one(tmp_path: Path) -> None:
     found = measured(tmp_path)
     assert losses(found) == {}
     assert (found.steps, found.steps_again) == (100, 0)
-    assert (found.goodput, found.ettr) == (pytest.approx(1.0), 1.0)
+    assert found.goodput == pytest.approx(1.0)
+    assert found.ettr == 1.0
     assert found.ideal_step_s == found.limit_s == pytest.approx(STEP_S)
     assert found.largest_loss() == "Nothing was lost."
     assert found.notes == ()
@@ -266,10 +267,10 @@ def test_steps_behind_a_rewind_are_trained_again(tmp_path: Path, *, said: bool) 
 
 def test_a_rewind_to_the_step_before_is_one(tmp_path: Path) -> None:
     """Only the line says so: parts of a step come several times, too."""
-    History(tmp_path).steps(60).rewind(59).steps(59, 100)
+    writer = History(tmp_path).steps(60)
+    writer.rewind(59)
+    writer.steps(59, 100)
     assert measured(tmp_path).steps_again == 1
-    for micro in range(2):
-        History(tmp_path / "parts", start=START + timedelta(minutes=micro))
     parts = History(tmp_path / "micro")
     for step in range(40):
         parts.block("forward_backward", 0.2, step).block("forward_backward", 0.2, step)
@@ -585,7 +586,7 @@ def test_names_of_blocks_can_be_said(tmp_path: Path) -> None:
 
 def test_tokens_per_second_and_mfu(tmp_path: Path) -> None:
     """As torchtitan has them: tokens of all devices, and the peak of each."""
-    writer = History(tmp_path).steps(50).idle(25.0).steps(50, 100)
+    History(tmp_path).steps(50).idle(25.0).steps(50, 100)
     assert measured(tmp_path).throughput is None
     rate = measured(
         tmp_path, tokens=1000, flops_per_token=6e9, peak_flops=1e14, devices=2
@@ -601,7 +602,6 @@ def test_tokens_per_second_and_mfu(tmp_path: Path) -> None:
     without = measured(tmp_path, tokens=1000).throughput
     assert without is not None
     assert (without.devices, without.mfu) == (3, None)
-    assert writer.rank == 0
 
 
 @pytest.mark.parametrize(

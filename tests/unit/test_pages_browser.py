@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,33 @@ def test_a_slow_rank_is_seen(browser: Browser, tmp_path: Path) -> None:
     colours = each(browser, ".heat td.number", "getComputedStyle(one).backgroundColor")
     assert len(colours) == 4
     assert colours[2] != colours[1]
+
+
+def test_where_the_wall_time_went_is_shown(browser: Browser, tmp_path: Path) -> None:
+    """A bar and a table, beside the timings, and where there are none."""
+    for name in ("timed", "untimed"):
+        writer = OracleWriter(tmp_path / name, tick_s=0.5)
+        for step in range(10):
+            writer.metrics(step, loss=1.0)
+            if name == "timed":
+                writer.timing("step", 0.5, step)
+        writer.now += timedelta(seconds=60)
+        writer.log("<img src=x>")
+    write_report([tmp_path / "timed", tmp_path / "untimed"], tmp_path / "report.html")
+    browser.open(tmp_path / "report.html", "tab=timings&run=timed")
+    labels = each(browser, ".shares", "one.getAttribute('aria-label')")
+    assert labels[-1] == "step 7.14 %, stalls 85 %, other 7.86 %"
+    bar = "[...one.children].map((part) => part.offsetWidth)"
+    *_, widths = each(browser, ".shares", bar)
+    assert widths[1] / sum(widths) == pytest.approx(0.85, abs=0.01)
+    said = browser.ask("return document.querySelector('main').innerText")
+    assert "The largest loss: 59.5 s (85.0%) of stalls" in said
+    assert "note" not in said
+    browser.open(tmp_path / "report.html", "tab=timings&run=untimed")
+    said = browser.ask("return document.querySelector('main').innerText")
+    assert "There are no timings." in said
+    assert "steps end with the records of the metric loss" in said
+    assert browser.complaints() == []
 
 
 def test_messages_are_searched(browser: Browser, pages: Path) -> None:
