@@ -111,8 +111,8 @@ class Goodput:
         ideal_step_s: Mean seconds of the steps that took no longer than the median and three times
             the median absolute deviation, as in Google's ml-goodput; without time for data,
             checkpoints and evaluations. None without steps.
-        limit_s: What a step may take before the rest is a stall: the ideal and three times that
-            deviation.
+        limit_s: What a step may take before the rest is a stall: the ideal or the median, whichever
+            is longer, and three times that deviation.
         steps: How many steps were trained, each counted once.
         steps_again: How many were trained again.
         goodput: ``ideal_step_s * steps / wall_s``: the share of wall time that the training

@@ -209,7 +209,9 @@ def _ideal_of(
     spread = float(np.median(np.abs(each - middle)))
     normal = each <= middle + _DEVIATIONS * spread
     ideal = float(taken[normal].sum() / counts[normal].sum())
-    return ideal, ideal + _DEVIATIONS * spread, int(counts[normal].sum())
+    # Where many are faster than usual, the mean is below the median: no normal step stalls.
+    limit = max(ideal, float(middle)) + _DEVIATIONS * spread
+    return ideal, limit, int(counts[normal].sum())
 
 
 def _trained_again(stretches: Sequence[_Stretches]) -> list[_Array]:

@@ -312,6 +312,7 @@ def test_where_the_wall_time_went_is_shown(browser: Browser, tmp_path: Path) -> 
         writer.now += timedelta(seconds=60)
         writer.log("<img src=x>")
     write_report([tmp_path / "timed", tmp_path / "untimed"], tmp_path / "report.html")
+    browser.complaints()  # those of other tests
     browser.open(tmp_path / "report.html", "tab=timings&run=timed")
     labels = each(browser, ".shares", "one.getAttribute('aria-label')")
     assert labels[-1] == "step 7.14 %, stalls 85 %, other 7.86 %"
