@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SIM_ARGS ?= --seconds 60
 
-PY_PATHS := $(wildcard foundry_fastlog tests benchmarks examples .ci setup.py)
+PY_PATHS := $(wildcard foundry_fastlog tests benchmarks examples docs/*.py .ci setup.py)
 CPP_PATHS = $(shell find csrc tests/cpp tests/crash tests/device tests/sim -path tests/cpp/third_party -prune -o \
   \( -name '*.cpp' -o -name '*.hpp' -o -path 'tests/device/*.[ch]' \) -print)
 
@@ -26,6 +26,8 @@ DEMO_STAMP := $(VENV)/.stamp-demo
 TEST_STAMP := $(VENV)/.stamp-test
 DEV_STAMP := $(VENV)/.stamp-dev
 BENCH_STAMP := $(VENV)/.stamp-bench
+DOCS_STAMP := $(VENV)/.stamp-docs
+TRAINERS_STAMP := $(VENV)/.stamp-trainers
 
 # Some images switch bytecode caches off: each interpreter that a test starts would compile anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -71,6 +73,16 @@ $(DEV_STAMP): $(VENV_STAMP) pyproject.toml .ci/install-torch.sh
 
 $(BENCH_STAMP): $(DEV_STAMP)
 	@.ci/install.sh "$(VENV)" dev,bench
+	@touch $@
+
+$(TRAINERS_STAMP): $(DEV_STAMP)
+	@.ci/install.sh "$(VENV)" dev,integrations-test
+	@touch $@
+
+# The site is made of sources that are only read: the package need not be built.
+$(DOCS_STAMP): $(VENV_STAMP) pyproject.toml
+	@echo "[set-up] installing the extra docs"
+	@sed -n '/^docs = \[/,/^\]/s/^ *"\([^"]*\)",.*/\1/p' pyproject.toml | $(PIP_INSTALL) -r /dev/stdin
 	@touch $@
 
 # Always runs; does nothing if the build is current.
@@ -146,6 +158,14 @@ sim: $(VENV_STAMP) ## Run simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or
 test-core: $(TEST_STAMP) extension ## Run the fast unit tests that do not need torch
 	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -m 'not slow' -q -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
+# Also what `make test` skips where a trainer is missing; here a missing one fails.
+.PHONY: test-integrations
+test-integrations: $(TRAINERS_STAMP) extension ## Run the tests of trainers, drop-ins and examples with their libraries (2 GB; VENV=DIR keeps them apart)
+	FASTLOG_ALL_LIBRARIES=1 $(PYTEST) tests/unit/test_trainer_*.py tests/unit/test_dropin_*.py tests/unit/test_examples.py \
+	  tests/unit/test_importing.py tests/integration/test_dropins.py tests/integration/test_sync*.py tests/unit/test_docs.py \
+	  tests/unit/test_jax_values.py tests/unit/test_telemetry.py \
+	  -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
+
 .PHONY: coverage
 coverage: venv ## Run the Python tests with coverage of the Python code
 	$(PYTEST) tests --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
@@ -198,6 +218,13 @@ format: venv ## Rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix $(PY_PATHS)
 	@$(VENV)/bin/clang-format -i $(CPP_PATHS)
 
+# ---- documentation -----------------------------------------------------------------------
+
+# Not --quiet: what it does not say, --strict does not count.
+.PHONY: docs
+docs: $(DOCS_STAMP) ## Build the documentation site into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 # ---- packages ----------------------------------------------------------------------------
 
 .PHONY: dist
@@ -209,7 +236,7 @@ dist: venv ## Build the source archive and a wheel into dist/
 clean: ## Remove build output; keep virtual environments
 	rm -rf build dist foundry_fastlog.egg-info foundry_fastlog/_core.*.so
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage* htmlcov
-	find foundry_fastlog tests benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +
+	find foundry_fastlog tests benchmarks docs .ci -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## Also remove the virtual environments

@@ -3,7 +3,8 @@
 With cold caches a call costs what it fetches from memory, so this is what benchmarks/cold.py
 measures, without the noise of a clock. Callgrind's simulated cache is empty when a call begins, and
 large enough to lose nothing: each miss is a line that the call touches for the first time. What the
-loop, the count and an empty C function touch is subtracted. Writes benchmarks/results/lines.json
+loop, the count and an empty C function touch is subtracted. Other threads count where they run
+meanwhile; the median of some calls leaves most of that out. Writes benchmarks/results/lines.json
 and the table of benchmarks/README.md.
 """
 

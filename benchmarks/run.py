@@ -62,6 +62,7 @@ def publish(result: dict[str, Any]) -> None:
     """Write the tables of this directory's page and the figure in the project's README."""
     tables.write(HERE / "README.md", "results", f"\n{tables.render(result)}\n")
     tables.write(machine.ROOT / "README.md", "figure", tables.figure(result))
+    tables.update_digest()
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

@@ -229,7 +229,15 @@ def publish(name: str, result: dict[str, Any], text: str) -> None:
         json.dumps(result, indent=1) + "\n", encoding="utf-8"
     )
     write(HERE / "README.md", name, f"\n{text}\n")
+    update_digest()
     print(text)
+
+
+def update_digest() -> None:
+    """Write the figures of all results into the pages of docs/ that have some."""
+    from benchmarks.digest import publish_digest  # which needs this module
+
+    publish_digest()
 
 
 def write(readme: Path, name: str, text: str) -> None:

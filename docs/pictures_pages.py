@@ -1,12 +1,18 @@
-"""Pictures of the report and the live page: `python docs/pictures_pages.py`, with Chromium.
+"""Pictures of pages, notebooks and the terminal: `python docs/pictures_pages.py`, with Chromium.
 
 Records example runs, opens their pages in a browser without a window, and writes docs/pictures/.
+Those of the notebook are of examples/notebook.ipynb, which is run for them: they need jupyter's
+nbclient, ipykernel and nbconvert.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import math
+import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +27,9 @@ from browser import Browser  # noqa: E402 - it is in tests/
 from many_ranks import durations, write_ranks  # noqa: E402
 from oracle import START, OracleWriter, write_run_json  # noqa: E402
 from PIL import Image  # noqa: E402
+from rich._export_format import CONSOLE_SVG_FORMAT  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.text import Text  # noqa: E402
 
 from foundry_fastlog import write_report  # noqa: E402
 
@@ -97,8 +106,13 @@ def slowness(block: str, rank: int, step: int) -> float:
 
 
 def picture(browser: Browser, path: Path) -> None:
-    """Write what is seen, in 256 colours, which is a third of the bytes."""
+    """Write what is seen."""
     browser.picture(path)
+    shrink(path)
+
+
+def shrink(path: Path) -> None:
+    """Keep 256 colours, which is a third of the bytes."""
     Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
         path, optimize=True
     )
@@ -119,6 +133,67 @@ def live(home: Path, browser: Browser) -> None:
         process.terminate()
 
 
+def terminal(home: Path, path: Path, *arguments: str, lines: int = 60, width: int = 92) -> None:
+    """Run the command, and draw what a terminal shows of it; it asks for no font from anywhere."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "foundry_fastlog", *arguments],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1", "COLUMNS": str(width)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    words = (f"'{word}'" if " " in word else word for word in arguments)
+    console.print(Text(f"$ foundry-fastlog {' '.join(words)}", "bold"), soft_wrap=True)
+    some = shown.stdout.rstrip("\n").splitlines()[:lines]
+    console.print(Text.from_ansi("\n".join(some)), soft_wrap=True)
+    form = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    form = form.replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono")
+    console.save_svg(str(path), title="", code_format=form, unique_id=path.stem)
+
+
+def notebook(home: Path, browser: Browser) -> None:
+    """Run the example notebook, and show its cells as Jupyter does, in light and dark."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    book = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    NotebookClient(book, timeout=600, resources={"metadata": {"path": str(home)}}).execute()
+    code = [n for n, cell in enumerate(book.cells) if cell.cell_type == "code"]
+    (table,) = (n for n in code if "read_runs(" in book.cells[n].source)
+    shown = {"card": (code[2], code[3]), "runs": (table, table)}
+    browser.resize(940, 900)
+    for theme in ("light", "dark"):
+        page = home / f"notebook-{theme}.html"
+        exporter = HTMLExporter(theme=theme, require_js_url="", mathjax_url="")
+        page.write_text(exporter.from_notebook_node(book)[0], encoding="utf-8")
+        browser.prefer(color_scheme=theme)
+        browser.driver.get(page.as_uri())
+        for name, (first, last) in shown.items():
+            cells(browser, first, last, PICTURES / f"notebook-{name}-{theme}.png")
+
+
+def cells(browser: Browser, first: int, last: int, path: Path) -> None:
+    """Write the picture of some cells of a notebook's page, counted from 0."""
+    place = browser.ask(
+        """
+        const cells = document.querySelectorAll(".jp-Cell");
+        const [from, to] = [cells[arguments[0]], cells[arguments[1]]].map(
+          (cell) => cell.getBoundingClientRect());
+        return {x: 0, y: from.top + scrollY, width: innerWidth, height: to.bottom - from.top};
+        """,
+        *(first, last),
+    )
+    shot = browser.driver.execute_cdp_cmd(
+        "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": {**place, "scale": 1}}
+    )
+    path.write_bytes(base64.b64decode(shot["data"]))
+    shrink(path)
+
+
 def main() -> None:
     """Write all pictures."""
     PICTURES.mkdir(exist_ok=True)
@@ -135,6 +210,11 @@ def main() -> None:
         one, several = home / "one.html", home / "several.html"
         write_report(runs[0], one)
         write_report(runs, several, title="learning rates")
+        terminal(home, PICTURES / "reading.svg", "summary", "runs/lr-1e-3", lines=51)
+        asked = ("--where", "min.loss < 3 and starts > 1", "--sort", "last.loss")
+        terminal(home, PICTURES / "finding.svg", "runs", "runs", *asked, width=100)
+        with Browser() as browser:
+            notebook(home, browser)
         with Browser() as browser:
             live(home / "runs", browser)
             browser.open(one)

@@ -1,4 +1,9 @@
-"""A training script that was written for TensorBoard: its import line alone was changed."""
+"""A training script that was written for TensorBoard: its import line alone was changed.
+
+Run it with ``python examples/dropin_tensorboard.py``. Then look at
+
+    foundry-fastlog summary runs/mlp
+"""
 
 import argparse
 

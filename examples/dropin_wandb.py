@@ -1,4 +1,9 @@
-"""A training script that was written for wandb: its import line alone was changed."""
+"""A training script that was written for wandb: its import line alone was changed.
+
+Run it with ``python examples/dropin_wandb.py``. Then look at
+
+    foundry-fastlog runs .
+"""
 
 import argparse
 

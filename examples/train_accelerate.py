@@ -1,4 +1,9 @@
-"""Accelerate: a loop of one's own, on as many processes as `accelerate launch` starts."""
+"""Accelerate: a loop of one's own, on as many processes as `accelerate launch` starts.
+
+Run it with ``accelerate launch examples/train_accelerate.py``. Then look at
+
+    foundry-fastlog summary runs/accelerate/line
+"""
 
 import torch
 from accelerate import Accelerator

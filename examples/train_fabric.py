@@ -1,4 +1,9 @@
-"""Fabric: a loop of one's own."""
+"""Fabric: a loop of one's own.
+
+Run it with ``python examples/train_fabric.py``. Then look at
+
+    foundry-fastlog summary runs/fabric
+"""
 
 import torch
 from lightning import Fabric

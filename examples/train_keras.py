@@ -1,4 +1,9 @@
-"""Keras: a line is fitted; each batch is recorded, and each epoch."""
+"""Keras: a line is fitted; each batch is recorded, and each epoch.
+
+Run it with ``python examples/train_keras.py``. Then look at
+
+    foundry-fastlog summary runs/keras
+"""
 
 import os
 

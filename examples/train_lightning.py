@@ -1,4 +1,9 @@
-"""Lightning: a line is fitted, validated, and validated once more."""
+"""Lightning: a line is fitted, validated, and validated once more.
+
+Run it with ``python examples/train_lightning.py``. Then look at
+
+    foundry-fastlog plot runs/lightning -m '*loss'
+"""
 
 import torch
 from lightning import LightningModule, Trainer

@@ -1,4 +1,9 @@
-"""Ray Tune: a run for each of three learning rates, `runs/sweep/TRIAL`."""
+"""Ray Tune: a run for each of three learning rates, `runs/sweep/TRIAL`.
+
+Run it with ``python examples/train_ray.py``. Then look at
+
+    foundry-fastlog runs runs/sweep --sort last.loss
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,9 @@
-"""torchtitan: what its trainer does with loggers, in a loop as short as possible."""
+"""torchtitan: what its trainer does with loggers, in a loop as short as possible.
+
+Run it with ``python examples/train_torchtitan.py``. Then look at
+
+    foundry-fastlog summary outputs/fastlog
+"""
 
 import os
 

@@ -1,4 +1,9 @@
-"""Transformers: a tiny GPT-2 learns to count; resume with `--resume`."""
+"""Transformers: a tiny GPT-2 learns to count; resume with `--resume`.
+
+Run it with ``python examples/train_transformers.py``. Then look at
+
+    foundry-fastlog summary runs/transformers
+"""
 
 import sys
 

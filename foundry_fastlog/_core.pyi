@@ -162,7 +162,22 @@ class BlockTimer:
         *,
         step: SupportsIndex | None = None,
         device: object = None,
-    ) -> TimedBlock: ...
+    ) -> TimedBlock:
+        """Time a block of code, as a context manager or a decorator.
+
+        Args:
+            block_name: The block's name.
+            log_level: Level of the message ``"<name> completed in 0.0234s"``.
+            step: The training step. Default: that of the enclosing block.
+            device: True or a device also times the block on the GPU, without waiting for it: the
+                line gets ``device_duration_s``. See ``Recorder.timer``.
+
+        Returns:
+            The block; its ``elapsed`` holds the seconds afterwards.
+
+        Raises:
+            TypeError: ``block_name`` is not a str, or ``step`` not an int.
+        """
 
 class StepLogger:
     """The native half of `foundry_fastlog.MetricsLogger`."""
@@ -175,7 +190,25 @@ class StepLogger:
     ) -> bool: ...
     def log_step(
         self, step: SupportsIndex, epoch: float | None, metrics: Mapping[Any, object]
-    ) -> bool: ...
+    ) -> bool:
+        """Record the metrics of a training step.
+
+        Args:
+            step: The training step.
+            epoch: The epoch; None omits it.
+            metrics: Values by name: float, int, bool, None, str, numpy scalars, arrays and tensors
+                of one element. A GPU tensor is not waited for: its value is
+                written to its step's line once it arrives. (The echo shows its device.)
+
+        Returns:
+            True when it was recorded, False when the ring was full or the recorder is closed.
+
+        Raises:
+            RuntimeError: A GPU value was passed while a stream is being captured into a graph.
+            TypeError: ``step`` is not an int, ``epoch`` not a number or ``metrics`` not a mapping;
+                with ``on_bad_value="raise"``, a value cannot be recorded.
+            OverflowError: A step beyond 64 bits.
+        """
 
 def begin_span() -> int: ...
 def end_span(begin: int, /) -> None: ...
@@ -205,8 +238,40 @@ class RecorderCore:
         on_bad_value: str,
         hook: Callable[[str, str | None, str | None], None],
     ) -> None: ...
-    def record(self, step: SupportsIndex, /, **values: object) -> bool: ...
-    def record_dict(self, step: SupportsIndex, metrics: Mapping[str, object]) -> bool: ...
+    def record(self, step: SupportsIndex, /, **values: object) -> bool:
+        """Record the metrics of one training step.
+
+        Args:
+            step: The training step, an int (any object with __index__) within 64 bits.
+            **values: Metrics by name: float, int (64 bits), bool, None, str, a numpy scalar, or an
+                array or tensor of one element, also on a GPU. ``epoch`` becomes a separate field
+                beside ``step``. An integer from 2**63 to 2**64 - 1 becomes a float; pass its str()
+                to keep all digits.
+
+        Returns:
+            True when the record was accepted, False when it was dropped (see ``back_pressure``).
+
+        Raises:
+            TypeError: A value has an unsupported type; the message names key and type. Nothing is
+                written.
+            OverflowError: An int beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """
+    def record_dict(self, step: SupportsIndex, metrics: Mapping[str, object]) -> bool:
+        """Record a mapping of metrics; the same as ``record(step, **metrics)`` for keys of any text.
+
+        Args:
+            step: The training step.
+            metrics: Mapping from names (str) to values, see ``record``.
+
+        Returns:
+            True when the record was accepted, False when it was dropped.
+
+        Raises:
+            TypeError: ``metrics`` is not a mapping, or a name or value cannot be recorded.
+            OverflowError: An int beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """  # noqa: E501 - as the method's
     def _summary_fitting(
         self, epoch: float, values: Mapping[str, object], tolerant: bool = False
     ) -> bool: ...
@@ -215,10 +280,59 @@ class RecorderCore:
         data: Mapping[Any, object],
         step: SupportsIndex | None = None,
         commit: bool | None = None,
-    ) -> bool: ...
+    ) -> bool:
+        """Record a mapping of metrics, with the same arguments as ``wandb.log``.
+
+        Args:
+            data: Mapping from names to values, see ``record``; nested dicts become ``outer.inner``.
+            step: The training step. Default: the last recorded one plus 1, or 0.
+            commit: False if the next call without a step belongs to the same step. The line is
+                written in any case; a step may have several.
+
+        A value that ``record`` rejects (a list, an image) is left out: null in its line, named in
+        ``missing`` and counted in ``stats()["left_out"]``. ``on_bad_value`` of ``Recorder`` says
+        whether one warning per name tells of it (the default), or nothing does, or whether it is
+        raised. The other values are not affected. A name that is not a str becomes its text, of two
+        equal names the last one counts, and texts that are too long for the ring are truncated.
+
+        Returns:
+            True when the record was accepted, False when it was dropped.
+
+        Raises:
+            TypeError: ``data`` is not a mapping, ``step`` not an int or ``commit`` not a bool. With
+                ``on_bad_value="raise"``, also as ``record``.
+            ValueError: With ``on_bad_value="raise"``: two names become equal, as in
+                ``{"a": {"b": 1}, "a.b": 2}``.
+            OverflowError: A step beyond 64 bits.
+            RuntimeError: A GPU value was passed while a stream is being captured into a graph.
+            RecorderClosedError: The recorder has been closed.
+        """
     def timer(
         self, name: str, *, step: SupportsIndex | None = None, device: object = None
-    ) -> Timer: ...
+    ) -> Timer:
+        """Time a block of code, as a context manager or a decorator.
+
+        Blocks nest per thread and asyncio task: each line has its depth and its parent, and a block
+        without its own step takes the step of the enclosing block. The object may be kept and
+        entered repeatedly, also recursively and by several threads.
+
+        Args:
+            name: The block's name.
+            step: The training step it belongs to.
+            device: True also times the block on the current CUDA device, by a pair of events on its
+                current stream and without waiting for it: the line gets ``device`` and
+                ``device_duration_s``, null if a stream is being captured into a graph at its begin
+                or end. A torch.device, its name or an index selects another device. If CUDA is not
+                in use, only the wall-clock time is recorded.
+
+        Returns:
+            The timer; ``with recorder.timer("forward"): ...`` or ``@recorder.timer("load")``.
+
+        Raises:
+            TypeError: ``name`` is not a str, ``step`` not an int or ``device`` not a device (on
+                entering).
+            RecorderClosedError: On entering a block after the recorder was closed.
+        """
     def _continue_from(self, step: int, /) -> None: ...
     def _last_step(self) -> int: ...
     def _fragment(self, stream: int, members: bytes, /) -> bool: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ THEIR_WARNINGS = pytest.mark.filterwarnings("ignore")
 
 
 def library(name: str) -> Any:
-    """Import a trainer's library, or this package's module for it; skip where it is missing."""
+    """Import a trainer's library, or this package's module for it.
+
+    Skips where it is missing, unless FASTLOG_ALL_LIBRARIES says that none is.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if name.startswith("foundry_fastlog."):
+        if name.startswith("foundry_fastlog.") or os.environ.get("FASTLOG_ALL_LIBRARIES"):
             return importlib.import_module(name)
         return pytest.importorskip(name)
 

@@ -45,6 +45,26 @@ def hermetic_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def served(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """Serves the live page of a test's directory; its class is `live_server.Served`."""
+    pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
+    from live_server import Served
+
+    from foundry_fastlog.pages import server
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(server, "_POLL_S", 0.02)
+    monkeypatch.setattr(server, "_LIST_S", 0.0)
+    monkeypatch.setattr(server, "_STALE_S", 0.0)
+    found = Served(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Calls the command line in this process; checks its exit code, returns what it has written."""
     from foundry_fastlog.cli.main import main

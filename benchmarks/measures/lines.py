@@ -33,6 +33,7 @@ def run(peer: str, counter: str, steps: int) -> dict[str, Any]:
         return {"unavailable": f"{type(error).__name__}: {error}"}
     count = ctypes.CDLL(counter)
     start, end = count.count_start, count.count_end
+    start.restype = end.restype = None
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
         lane = open_lane(subject, Path(scratch) / "peer")
         lane.loop(rows(0, WARM_UP))

@@ -1,16 +1,13 @@
-// BlockTimer, the native half of PerformanceLogger: time_block(), and the durations of blocks by name.
+// BlockTimer, the native half of PerformanceLogger: time_block().
 #include <Python.h>
-#include <structmember.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <new>
-#include <utility>
-#include <vector>
 
+#include "bindings/bind_durations.hpp"
 #include "bindings/bindings.hpp"
-#include "bindings/durations.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/items.hpp"
 #include "bindings/owned_members.hpp"
@@ -19,30 +16,6 @@
 
 namespace fastlog::bindings {
 namespace {
-
-struct DurationsObject {
-    PyObject_HEAD Durations durations;
-#ifdef Py_GIL_DISABLED
-    PyMutex mutex;
-#endif
-};
-
-// With a GIL, does nothing.
-template <class Object>
-class Locked {
-  public:
-#ifdef Py_GIL_DISABLED
-    explicit Locked(Object& one) noexcept : one_(one) { PyMutex_Lock(&one_.mutex); }
-    ~Locked() { PyMutex_Unlock(&one_.mutex); }
-    Locked(const Locked&) = delete;
-    Locked& operator=(const Locked&) = delete;
-
-  private:
-    Object& one_;
-#else
-    explicit Locked(Object&) noexcept {}
-#endif
-};
 
 struct EndedBlock {
     PyObject* name;  // owned
@@ -54,17 +27,19 @@ struct BlockTimer {
     PyObject* series;                  // owned dict: Durations by name; null: not opened
     PyObject* enabled;                 // owned dict: whether levels are enabled, as far as known
     PyObject* untimed;                 // owned; null: blocks are timed
-    // Blocks that have ended and are not in `series` yet. A step that finds its caches cold writes a line or
-    // two here, instead of looking for the durations of each name.
+    // Blocks that have ended and are not in `series` yet, in their order. A step that finds its caches cold writes
+    // a line or two here, instead of looking for the durations of each name. They stay here until they are added:
+    // whoever looks adds them, whatever another thread is at.
     static constexpr std::size_t kMaxEnded = 64;
     std::size_t ended_count;
     EndedBlock ended[kMaxEnded];
+    // Owned: the Durations of each, while they are looked for; otherwise null, as after the last one.
+    PyObject* found[kMaxEnded];
 #ifdef Py_GIL_DISABLED
     PyMutex mutex;
 #endif
 };
 
-PyTypeObject* durations_type = nullptr;
 PyObject* debug_level = nullptr;
 PyObject* ended_name = nullptr;
 PyObject* new_series_name = nullptr;
@@ -74,97 +49,6 @@ constinit const Signature<4> kTimeBlock{
     {"block_name", "log_level", "step", "device"},
     1,
     2};
-DurationsObject* durations_of(PyObject* object) noexcept {
-    return reinterpret_cast<DurationsObject*>(object);
-}
-
-bool add(DurationsObject& one, double seconds) noexcept {
-    try {
-        const Locked locked(one);
-        one.durations.add(seconds);
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-        return false;
-    }
-    return true;
-}
-
-PyObject* durations_new(PyTypeObject* type, PyObject* args, PyObject*) {
-    Py_ssize_t most = 0;
-    if (!PyArg_ParseTuple(args, "n", &most)) return nullptr;
-    if (most < 1) return PyErr_Format(PyExc_ValueError, "at least 1 is kept, got %zd", most);
-    PyObject* object = type->tp_alloc(type, 0);
-    if (object != nullptr) {
-        new (&durations_of(object)->durations) Durations(static_cast<std::size_t>(most));
-    }
-    return object;
-}
-
-void durations_dealloc(PyObject* self) {
-    durations_of(self)->durations.~Durations();
-    PyTypeObject* type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyObject* durations_add(PyObject* self, PyObject* number) {
-    const double seconds = PyFloat_AsDouble(number);
-    if (seconds == -1.0 && PyErr_Occurred()) return nullptr;
-    if (!add(*durations_of(self), seconds)) return nullptr;
-    Py_RETURN_NONE;
-}
-
-PyObject* durations_describe(PyObject* self, PyObject*) {
-    DurationsObject& one = *durations_of(self);
-    const Locked locked(one);
-    const Durations& all = one.durations;
-    return Py_BuildValue("{s:K,s:d,s:d,s:d,s:d,s:d}", "count",
-                         static_cast<unsigned long long>(all.count()), "mean", all.mean(), "std",
-                         all.deviation(), "min", all.low(), "max", all.high(), "total",
-                         all.total());
-}
-
-PyObject* durations_latest(PyObject* self, PyObject*) {
-    DurationsObject& one = *durations_of(self);
-    std::vector<double> latest;
-    try {
-        const Locked locked(one);
-        latest = one.durations.latest();
-    } catch (const std::bad_alloc&) {
-        return PyErr_NoMemory();
-    }
-    // A copy: the garbage collector may run code here that adds to them.
-    PyObject* list = PyList_New(static_cast<Py_ssize_t>(latest.size()));
-    for (std::size_t i = 0; i < latest.size() && list != nullptr; ++i) {
-        PyObject* number = PyFloat_FromDouble(latest[i]);
-        if (number == nullptr) {
-            Py_CLEAR(list);
-        } else {
-            PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), number);
-        }
-    }
-    return list;
-}
-
-PyMethodDef durations_methods[] = {
-    {"add", durations_add, METH_O, "Add finite seconds."},
-    {"describe", durations_describe, METH_NOARGS,
-     "Return ``count``, ``mean``, ``std``, ``min``, ``max`` and ``total`` of one or more."},
-    {"latest", durations_latest, METH_NOARGS, "Return the latest ones, oldest first."},
-    {nullptr, nullptr, 0, nullptr},
-};
-
-PyType_Slot durations_slots[] = {
-    {Py_tp_doc, const_cast<char*>("Durations(most, /)\n--\n\nDurations in seconds: statistics of "
-                                  "all, and the latest ``most`` of them.")},
-    {Py_tp_new, reinterpret_cast<void*>(durations_new)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(durations_dealloc)},
-    {Py_tp_methods, durations_methods},
-    {0, nullptr},
-};
-
-PyType_Spec durations_spec = {"foundry_fastlog._core.Durations", sizeof(DurationsObject), 0,
-                              Py_TPFLAGS_DEFAULT, durations_slots};
 
 BlockTimer* block_timer_of(PyObject* object) noexcept {
     return reinterpret_cast<BlockTimer*>(object);
@@ -214,38 +98,86 @@ PyObject* series_of(PyObject* self, PyObject* name) noexcept {
     PyObject* found = dict_item(block_timer_of(self)->series, name);
     if (found != nullptr || PyErr_Occurred()) return found;
     found = PyObject_CallMethodOneArg(self, new_series_name, name);
-    if (found != nullptr && !Py_IS_TYPE(found, durations_type)) {
+    if (found != nullptr && !is_durations(found)) {
         PyErr_SetString(PyExc_TypeError, "_new_series() must return Durations");
         Py_CLEAR(found);
     }
     return found;
 }
 
-// Takes what has ended; its names are owned by the caller then.
-std::size_t take_ended(BlockTimer& timer, EndedBlock* into) noexcept {
-    const Locked locked(timer);
-    const std::size_t count = std::exchange(timer.ended_count, 0);
-    std::copy_n(timer.ended, count, into);
-    return count;
+// Keeps an entry, with a reference; false without room.
+bool append(BlockTimer& timer, const EndedBlock& entry) noexcept {
+    const ObjectLocked locked(timer);
+    if (timer.ended_count == BlockTimer::kMaxEnded) [[unlikely]]
+        return false;
+    Py_INCREF(entry.name);
+    timer.ended[timer.ended_count++] = entry;
+    return true;
 }
 
-// Adds all that has ended to the durations of its name. False with an error set: that of the last one that
-// could not be added.
-[[gnu::noinline]] bool settle(PyObject* self) noexcept {
-    EndedBlock ended[BlockTimer::kMaxEnded];
-    const std::size_t count = take_ended(*block_timer_of(self), ended);
-    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-    for (std::size_t i = 0; i < count; ++i) {
-        PyObject* const series = series_of(self, ended[i].name);
-        if (series == nullptr || !add(*durations_of(series), ended[i].seconds)) {
-            for (PyObject* old : {type, value, traceback}) Py_XDECREF(old);
-            PyErr_Fetch(&type, &value, &traceback);
-        }
-        Py_XDECREF(series);
-        Py_DECREF(ended[i].name);
+// Takes an entry that is still the same out. With the lock.
+bool take_out(BlockTimer& timer, std::size_t at, const EndedBlock& expected) noexcept {
+    if (at >= timer.ended_count || timer.ended[at].name != expected.name ||
+        timer.ended[at].seconds != expected.seconds || timer.found[at] != nullptr) {
+        return false;
     }
-    PyErr_Restore(type, value, traceback);
-    return type == nullptr;
+    std::copy(timer.ended + at + 1, timer.ended + timer.ended_count, timer.ended + at);
+    std::copy(timer.found + at + 1, timer.found + timer.ended_count, timer.found + at);
+    timer.found[--timer.ended_count] = nullptr;
+    return true;
+}
+
+// If the durations of all are found, adds them, empties the array and returns true; MemoryError may be set then.
+// Otherwise `at` is the first one to look for, and `entry` a copy of it, with a reference.
+bool add_all(BlockTimer& timer, std::size_t& at, EndedBlock& entry) noexcept {
+    const ObjectLocked locked(timer);  // no Python code runs here
+    at = 0;
+    while (at < timer.ended_count && timer.found[at] != nullptr) ++at;
+    if (at < timer.ended_count) {
+        entry = timer.ended[at];
+        Py_INCREF(entry.name);
+        return false;
+    }
+    for (std::size_t i = 0; i < at; ++i) {
+        add_duration(timer.found[i], timer.ended[i].seconds);
+        Py_CLEAR(timer.found[i]);
+        Py_DECREF(timer.ended[i].name);
+    }
+    timer.ended_count = 0;
+    return true;
+}
+
+// Adds all that has ended to the durations of its name. False with the error of the first one that has none, which
+// is left out; the others stay where they are then.
+[[gnu::noinline]] bool settle(PyObject* self) noexcept {
+    BlockTimer& timer = *block_timer_of(self);
+    EndedBlock entry{};
+    std::size_t at = 0;
+    while (!add_all(timer, at, entry)) {
+        PyObject* const series = series_of(self, entry.name);  // others may settle meanwhile
+        bool taken = false;
+        {
+            const ObjectLocked locked(timer);
+            if (series == nullptr) {
+                taken = take_out(timer, at, entry);
+            } else if (at < timer.ended_count && timer.ended[at].name == entry.name &&
+                       timer.found[at] == nullptr) {
+                timer.found[at] = Py_NewRef(series);
+            }
+        }
+        if (taken) Py_DECREF(entry.name);
+        Py_DECREF(entry.name);
+        if (series == nullptr) return false;
+        Py_DECREF(series);
+    }
+    return PyErr_Occurred() == nullptr;
+}
+
+// An error of another block must not end this one's code. False for what is to be raised: Ctrl-C, exit.
+[[gnu::noinline, gnu::cold]] bool tell_unsettled(PyObject* self) noexcept {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyErr_WriteUnraisable(self);
+    return true;
 }
 
 PyObject* settle_blocks(PyObject* self, PyObject*) {
@@ -255,9 +187,11 @@ PyObject* settle_blocks(PyObject* self, PyObject*) {
 
 void block_timer_dealloc(PyObject* self) {
     PyObject_GC_UnTrack(self);
-    EndedBlock ended[BlockTimer::kMaxEnded];
-    const std::size_t count = take_ended(*block_timer_of(self), ended);
-    for (std::size_t i = 0; i < count; ++i) Py_DECREF(ended[i].name);
+    BlockTimer& timer = *block_timer_of(self);
+    for (std::size_t i = 0; i < timer.ended_count; ++i) {
+        Py_DECREF(timer.ended[i].name);
+        Py_CLEAR(timer.found[i]);
+    }
     OwnedMembers<block_timer_members>::dealloc(self);
 }
 
@@ -302,22 +236,19 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
 
 }  // namespace
 
-[[gnu::hot]] bool note_duration(const Timer& block) noexcept {
+[[gnu::hot]] bool note_duration(const Timer& block, double seconds) noexcept {
     BlockTimer& timer = *block_timer_of(block.owner);
     if (timer.series == nullptr) return true;  // the garbage collector has cleared it
-    for (;;) {
-        {
-            const Locked locked(timer);
-            if (timer.ended_count < BlockTimer::kMaxEnded) [[likely]] {
-                timer.ended[timer.ended_count++] = {Py_NewRef(block.name), block.elapsed};
-                return true;
-            }
-        }
-        if (!settle(block.owner)) return false;
+    while (!append(timer, {block.name, seconds})) {
+        if (settle(block.owner) || tell_unsettled(block.owner)) continue;
+        append(timer, {block.name, seconds});  // the one whose durations were asked for is out
+        return false;
     }
+    // A subclass's object may refer to this, which the garbage collector would not see.
+    return PyUnicode_CheckExact(block.name) || settle(block.owner) || tell_unsettled(block.owner);
 }
 
-[[gnu::hot]] bool tell_block(const Timer& block, PyObject* error_type) noexcept {
+[[gnu::hot]] bool tell_block(const Timer& block, double seconds, PyObject* error_type) noexcept {
     const BlockTimer* const timer = block_timer_of(block.owner);
     if (timer->enabled == nullptr) return true;  // likewise
     // Where `logging` keeps what it has found out about levels.
@@ -326,7 +257,7 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
     Py_XDECREF(known);
     if (known == Py_False) return true;
     PyObject* const step = block.has_step ? PyLong_FromLongLong(block.step) : Py_NewRef(Py_None);
-    PyObject* const elapsed = PyFloat_FromDouble(block.elapsed);
+    PyObject* const elapsed = PyFloat_FromDouble(seconds);
     PyObject* told = nullptr;
     if (step != nullptr && elapsed != nullptr) {
         told = PyObject_CallMethodObjArgs(block.owner, ended_name, block.name, block.level, step,
@@ -339,16 +270,14 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
 }
 
 void bind_blocks(py::module_& module) {
-    durations_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&durations_spec));
     PyObject* const type = PyType_FromSpec(&block_timer_spec);
     debug_level = PyLong_FromLong(10);
     ended_name = PyUnicode_InternFromString("_ended");
     new_series_name = PyUnicode_InternFromString("_new_series");
-    if (durations_type == nullptr || type == nullptr || debug_level == nullptr ||
-        ended_name == nullptr || new_series_name == nullptr) {
+    if (type == nullptr || debug_level == nullptr || ended_name == nullptr ||
+        new_series_name == nullptr) {
         throw py::error_already_set();
     }
-    module.attr("Durations") = py::handle(reinterpret_cast<PyObject*>(durations_type));
     module.attr("BlockTimer") = py::reinterpret_steal<py::object>(type);
 }
 

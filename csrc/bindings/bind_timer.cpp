@@ -188,7 +188,10 @@ void drop_frame(Frame& frame, bool owns_timer) noexcept {
     if (timer->recorder != nullptr) [[likely]] {
         handle = RecorderHandle::from(timer->recorder);
         if (handle == nullptr) return nullptr;
+        const bool attends = handle->needs_attention();
         engine = handle->ready(false);
+        if (attends) [[unlikely]]
+            begin = span_ticks();  // opening a forked child's files is not part of the block
         if (engine == nullptr && PyErr_Occurred()) [[unlikely]] {
             if (timer->owner == nullptr || !PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
                 return nullptr;
@@ -296,9 +299,10 @@ inline int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayloa
     return 1;
 }
 
-// `thread`: where the block began, 0 for the calling thread. `is_sampled` is set if the call is to be timed.
-int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObject* error_type,
-                  std::uint32_t thread, bool& is_sampled) noexcept {
+// `end` and `ticks` are one moment, by both clocks: a line's timestamp less its duration is when the block began.
+// `thread`: where that was, 0 for the calling thread. `is_sampled` is set if the call is to be timed.
+int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, std::uint64_t ticks,
+                  PyObject* error_type, std::uint32_t thread, bool& is_sampled) noexcept {
     TimingPayload timing{};
     timing.step = frame.step;
     timing.duration_ticks = end - frame.begin;
@@ -320,7 +324,6 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
             (static_cast<unsigned>(block.device.kind) << TimingPayload::kDeviceKindShift) |
             (static_cast<unsigned>(block.device.index) << TimingPayload::kDeviceIndexShift));
     }
-    const std::uint64_t ticks = now_ticks();
     std::string_view error = type_name(error_type);  // Python code may change this name
     if (timing.name == KeyTable::kNone ||
         (frame.parent != nullptr && timing.parent == KeyTable::kNone)) [[unlikely]] {
@@ -374,6 +377,7 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
 
 [[gnu::hot]] PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     const std::uint64_t end = span_ticks();
+    const std::uint64_t ticks = ticks_at(end);
     auto* timer = reinterpret_cast<Timer*>(self);
     PyObject* const error_type = nargs > 0 ? args[0] : Py_None;
     const PyObject* const task = current_task();
@@ -394,8 +398,9 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
         if (handle == nullptr) abandon(frame.block, MissingReason::lost);
     }
     bool is_sampled = false;
-    bool ok = in_memory || (handle != nullptr && submit_timing(*handle, frame, end, error_type,
-                                                               thread, is_sampled) >= 0);
+    bool ok = in_memory ||
+              (handle != nullptr &&
+               submit_timing(*handle, frame, end, ticks, error_type, thread, is_sampled) >= 0);
     if (frame.task != nullptr) [[unlikely]] {
         PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
         PyErr_Fetch(&type, &value, &traceback);
@@ -408,15 +413,18 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
         PyErr_Clear();  // closed while the block ran: its timing is lost, which is not the block's fault
         ok = true;
     }
+    double seconds = 0.0;
     if (ok && timer->owner != nullptr) {
-        timer->elapsed = frame.begin_ns != 0
-                             ? static_cast<double>(end_ns - frame.begin_ns) / 1e9
-                             : static_cast<double>(end - frame.begin) * handle->ns_per_tick() / 1e9;
-        ok = note_duration(*timer);
+        // The counter may have been reset while the machine slept.
+        const std::uint64_t span = end > frame.begin ? end - frame.begin : 0;
+        seconds = frame.begin_ns != 0 ? static_cast<double>(end_ns - frame.begin_ns) / 1e9
+                                      : static_cast<double>(span) * handle->ns_per_tick() / 1e9;
+        timer->elapsed = seconds;  // another thread may change that of a decorator
+        ok = note_duration(*timer, seconds);
     }
     if (is_sampled) [[unlikely]]
         add_sample(*handle, CallKind::timer_exit, end);
-    if (ok && timer->owner != nullptr) ok = tell_block(*timer, error_type);
+    if (ok && timer->owner != nullptr) ok = tell_block(*timer, seconds, error_type);
     if (!ok) return nullptr;
     Py_RETURN_FALSE;
 }

@@ -45,4 +45,21 @@ class GilReleased {
     PyThreadState* state_;
 };
 
+/// Holds an object's `mutex` while in scope, where there is no GIL; no Python code may run meanwhile.
+template <class Object>
+class ObjectLocked {
+  public:
+#ifdef Py_GIL_DISABLED
+    explicit ObjectLocked(Object& one) noexcept : one_(one) { PyMutex_Lock(&one_.mutex); }
+    ~ObjectLocked() { PyMutex_Unlock(&one_.mutex); }
+    ObjectLocked(const ObjectLocked&) = delete;
+    ObjectLocked& operator=(const ObjectLocked&) = delete;
+
+  private:
+    Object& one_;
+#else
+    explicit ObjectLocked(Object&) noexcept {}
+#endif
+};
+
 }  // namespace fastlog::bindings

@@ -57,6 +57,8 @@ class RecorderHandle {
             return engine;
         return attend(for_recording);
     }
+    /// Whether ready() has work to do first.
+    bool needs_attention() noexcept { return current().core.attention().bits() != 0; }
     /// The engine of this process, without any other work; null where it is closed, or a forked child has none.
     Engine* ready_now() noexcept {
         Engine& engine = current();

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/bind_blocks.cpp"
+#include "bindings/bind_durations.cpp"
 #include "bindings/bind_pyramid.cpp"
 #include "bindings/bind_reader.cpp"
 #include "bindings/bind_record.cpp"
@@ -37,6 +38,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     fastlog::bindings::bind_sums(module);
     fastlog::bindings::bind_pyramid(module);
     fastlog::bindings::bind_timer(module);
+    fastlog::bindings::bind_durations(module);
     fastlog::bindings::bind_blocks(module);
     fastlog::bindings::bind_steps(module);
     fastlog::bindings::bind_spans(module);

@@ -27,8 +27,8 @@ PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObje
                      PyObject* step, PyObject* device, std::uint64_t begin) noexcept;
 
 /// Notes the duration of a logger's block that has ended. False with an error set. Python code may run.
-bool note_duration(const Timer& block) noexcept;
+bool note_duration(const Timer& block, double seconds) noexcept;
 /// Tells the logger that a block has ended, if it might say so. Likewise.
-bool tell_block(const Timer& block, PyObject* error_type) noexcept;
+bool tell_block(const Timer& block, double seconds, PyObject* error_type) noexcept;
 
 }  // namespace fastlog::bindings

@@ -87,7 +87,9 @@ double CallTotals::estimated_ticks() const noexcept {
     return ticks;
 }
 
-CallCounters::CallCounters() : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {}
+CallCounters::CallCounters()
+    : id_(next_id.fetch_add(1, std::memory_order_relaxed)),
+      shared_(std::make_unique<ThreadSlot>()) {}
 
 ThreadSlot& CallCounters::find_or_add() noexcept {
     try {
@@ -95,8 +97,8 @@ ThreadSlot& CallCounters::find_or_add() noexcept {
         cached_owner = id_;
         return *cached_slot;
     } catch (const std::bad_alloc&) {
-        shared_.thread_id.store(current_thread_id(), std::memory_order_relaxed);
-        return shared_;
+        shared_->thread_id.store(current_thread_id(), std::memory_order_relaxed);
+        return *shared_;
     }
 }
 
@@ -131,7 +133,7 @@ ThreadSlot* CallCounters::own_slot() {
 CallTotals CallCounters::totals() const {
     const std::lock_guard lock(mutex_);
     CallTotals sum;
-    sum.add(shared_);
+    sum.add(*shared_);
     for (const auto& s : slots_) sum.add(*s);
     return sum;
 }

@@ -159,7 +159,8 @@ class CallCounters {
     const std::uint64_t id_;  // first; never reused in this process, inherited by a forked child
     mutable std::mutex mutex_;
     std::vector<std::shared_ptr<ThreadSlot>> slots_;  // guarded by mutex_
-    ThreadSlot shared_;                               // for threads without memory for one
+    // For threads without memory for one; elsewhere, or its alignment would keep the id from a shared line.
+    const std::unique_ptr<ThreadSlot> shared_;
 };
 
 /// The kernel's id of the calling thread.

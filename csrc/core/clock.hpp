@@ -51,6 +51,15 @@ inline std::uint64_t span_ticks() noexcept {
     return static_cast<std::uint64_t>(monotonic_ns());
 }
 
+/// The ticks of the moment whose span_ticks() have just been taken.
+inline std::uint64_t ticks_at(std::uint64_t span) noexcept {
+#if FASTLOG_HAS_TSC
+    if (detail::use_tsc) [[likely]]
+        return span;
+#endif
+    return now_ticks();
+}
+
 /// Converts ticks to wall time and durations. Used by one thread at a time (the flush thread owns one;
 /// stats() creates its own).
 class TickConverter {

@@ -33,6 +33,9 @@ __all__ = ["Runs", "WhereError", "read_runs"]
 
 _MOST_SHOWN = 50  # rows of a table in a notebook
 _SHOWN = ("run", "state", "started", "duration", "step")
+_TEXTS = frozenset(("run", "state", "started"))  # the others are numbers, as a rule
+# Of a notebook's cells: not all notebooks have rules for tables.
+_LEFT, _RIGHT = (f"style='text-align:{to};padding:2px 8px'" for to in ("left", "right"))
 _LOSSES = ("loss", "train_loss", "train/loss", "train.loss")
 _CHECKS = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "eval/loss", "test_loss")
 
@@ -185,14 +188,19 @@ class Runs(Sequence[RunSummary]):
         columns = [*_SHOWN, *(f"last.{name}" for name in self.main_metrics())]
         columns += [f"config.{key}" for key in self.differing_keys()[:6]]
         shown = self[:_MOST_SHOWN]
-        head = "".join(f"<th>{_escaped(name)}</th>" for name in columns)
+        styles = {name: _LEFT if name in _TEXTS else _RIGHT for name in columns}
+        head = "".join(f"<th {style}>{_escaped(name)}</th>" for name, style in styles.items())
         rows = [
-            "<tr>" + "".join(f"<td>{_escaped(shown.cell(run, name))}</td>" for name in columns)
+            "".join(
+                f"<td {to}>{_escaped(shown.cell(run, name))}</td>" for name, to in styles.items()
+            )
             for run in shown
         ]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
         more = len(self) - len(shown)
         rest = f"<p>... and {more:,} more</p>" if more > 0 else ""
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{rest}"
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<div style='overflow-x:auto'>{table}{rest}</div>"
 
     @staticmethod
     def cell(run: RunSummary, column: str) -> str:

@@ -16,6 +16,7 @@ from foundry_fastlog.cli import (
     compare,
     compress,
     export,
+    goodput,
     importing,
     logs,
     migrate,
@@ -217,6 +218,7 @@ app.command(epilog=query.EPILOG)(query.query)
 app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=compare.EPILOG)(compare.compare)
 app.command(epilog=ranks.EPILOG)(ranks.ranks)
+app.command(epilog=goodput.EPILOG)(goodput.goodput)
 app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)

@@ -62,8 +62,10 @@ def import_(
 
     try:
         found = import_runs(sources, to, format=form.value if form else None, step=step, time=time)
-    except (OSError, SourceError) as error:
+    except SourceError as error:
         raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(f"{error.filename or to}: {error.strerror or error}") from None
     if as_json:
         write_json(to_json({"runs": [one.to_dict() for one in found]}))
         return

@@ -15,6 +15,7 @@ from foundry_fastlog.cli.arguments import AsJson, RunPath
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.reading.run import read_run
+from foundry_fastlog.run.files import RunNotFoundError
 
 __all__ = ["EPILOG", "sync"]
 
@@ -79,7 +80,7 @@ def sync(
         found = sync_run(
             path, to.value, follow=follow, rate=rate, state_file=state, **given[to.value]
         )
-    except ValueError as error:
+    except (RunNotFoundError, ValueError) as error:  # it may be removed while it is sent
         raise fail(str(error)) from None
     except SyncError as error:
         raise fail(str(error), PROBLEM) from None

@@ -193,9 +193,11 @@ class PerformanceLogger(core.BlockTimer):
 
     def reset_timers(self) -> None:
         """Forget all durations. Recorded lines stay in the files."""
-        self._settle()
-        with self._lock:
-            self._series.clear()
+        try:
+            self._settle()
+        finally:
+            with self._lock:
+                self._series.clear()
 
     def export_timing_report(self, path: str | os.PathLike[str]) -> bool:
         """Write the statistics of all blocks as JSON: one object per name.

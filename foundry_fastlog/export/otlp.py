@@ -21,6 +21,7 @@ from foundry_fastlog.export.otlp_values import any_value, attributes_of, data_po
 from foundry_fastlog.export.result import NamedRun, Tally
 from foundry_fastlog.reading.lines import Record
 from foundry_fastlog.run.files import Series, Writer
+from foundry_fastlog.run.start_entries import has_begun
 
 __all__ = ["is_signal_file", "write_otlp"]
 
@@ -33,6 +34,13 @@ _PENDING = 10_000  # points, records and spans of all processes
 _INTERNAL = 1  # the kind of a span
 _ERROR = 2  # the code of a span's status
 _BITS = (1 << 64) - 1
+# Attributes of a resource that name one machine or process
+# (https://opentelemetry.io/docs/specs/semconv/resource/).
+_OF_A_PROCESS = (
+    *("host.", "process.", "container.", "service.instance."),
+    *("k8s.container.", "k8s.node.", "k8s.pod."),
+)
+_UNNAMED = "unknown_service"  # what an SDK calls a service without a name
 
 
 def is_signal_file(name: str) -> bool:
@@ -54,13 +62,13 @@ def write_otlp(
     with ExitStack() as stack:
         signals = _Signals(directory, stack)
         for one in runs:
-            hosts = _hosts(one)
+            resources = _resources(one)
             processes: dict[Writer, _Process] = {}
             for series, record in one.lines(streams, tally):
                 writer = series.writer
                 if writer not in processes:
-                    resource = _resource(one, writer, hosts)
-                    processes[writer] = _Process(one.name, writer, resource, tally)
+                    resource = {"attributes": attributes_of(resources[writer])}
+                    processes[writer] = _Process(one.name, writer, {"resource": resource}, tally)
                 signals.pending += processes[writer].add(series, record)
                 if signals.pending >= _PENDING:
                     signals.write(processes.values())
@@ -224,24 +232,29 @@ class _Thread:
         return hashlib.blake2b(text, digest_size=size).hexdigest()
 
 
-def _hosts(one: NamedRun) -> dict[tuple[int, str], str]:
-    """Return the hosts of processes that said so: those that began a start, by start and label."""
+def _resources(one: NamedRun) -> dict[Writer, dict[str, Any]]:
+    """Return what each process of a run is said to be, by the entry of its start.
+
+    An entry is written by the process that began the start. Others of the start have what it says
+    of the service, and not what it says of a machine or a process.
+    """
+    run = one.run
+    entries = {report.number: report.entry for report in run.report_starts()}
     found = {}
-    for report in one.run.report_starts():
-        host = text_of(report.entry.get("host"))
-        for writer in one.run.writers:
-            began = writer.rank == report.entry.get("rank", 0) and not (
-                writer.peer or writer.children
-            )
-            if host and began and one.run.number_of(writer) == report.number:
-                found[report.number, writer.label] = host
+    for writer in run.writers:
+        start = run.number_of(writer)
+        entry = entries.get(start, {})
+        began = has_begun(writer, entry) and not writer.children
+        known = entry.get("resource")
+        facts = {
+            key: value
+            for key, value in (known if isinstance(known, dict) else {}).items()
+            if began or not key.startswith(_OF_A_PROCESS)
+        }
+        if text_of(facts.get("service.name")).startswith(_UNNAMED):
+            del facts["service.name"]
+        host = {"host.name": entry["host"]} if began and text_of(entry.get("host")) else {}
+        name = text_of(run.info.get("name")) or one.name
+        ours = {"run": one.name, "rank": writer.rank, "start": start, "label": writer.label}
+        found[writer] = {"service.name": name, **host, **facts, **ours}
     return found
-
-
-def _resource(one: NamedRun, writer: Writer, hosts: dict[tuple[int, str], str]) -> dict[str, Any]:
-    start = one.run.number_of(writer)
-    facts: dict[str, Any] = {"service.name": text_of(one.run.info.get("name")) or one.name}
-    if host := hosts.get((start, writer.label)):
-        facts["host.name"] = host
-    facts |= {"run": one.name, "rank": writer.rank, "start": start, "label": writer.label}
-    return {"resource": {"attributes": attributes_of(facts)}}

@@ -45,21 +45,31 @@ def read_event_directory(path: Path, root: Path) -> list[Session]:
     for file in files:
         session = Session(name=known, key=known, lines=iter(()), directory=known)
         session.host = file.name.partition(_EVENTS)[2].partition(".")[2].split(".")[0]
-        session.lines = _lines(EventFileLoader(str(file)).Load(), session)
+        session.lines = _lines(file, EventFileLoader(str(file)).Load(), session)
         found.append(session)
     return found
 
 
-def _lines(events: Iterator[Any], session: Session) -> Iterator[Line]:
+def _lines(path: Path, events: Iterator[Any], session: Session) -> Iterator[Line]:
+    from tensorboard.compat.proto.event_pb2 import SessionLog
     from tensorboard.util import tensor_util
 
     left_out: Counter[str] = session.left_out
+    count, any_metrics = 0, False
     for event in events:
+        count += 1
         metrics: dict[str, Any] = {}
+        if any_metrics and event.session_log.status == SessionLog.START:
+            # A program that went back: TensorBoard hides what was before, as a rewind does.
+            yield Line("metrics", event.wall_time, {"rewind": event.step})
         for value in event.summary.value:
             plugin = value.metadata.plugin_data.plugin_name
             if plugin == "scalars" and value.HasField("tensor"):
-                metrics[value.tag] = tensor_util.make_ndarray(value.tensor).item()
+                found = tensor_util.make_ndarray(value.tensor)
+                if found.size == 1 and isinstance(found.item(), (bool, int, float)):
+                    metrics[value.tag] = found.item()
+                else:
+                    left_out["array"] += 1
             elif plugin == "text":
                 texts = tensor_util.make_ndarray(value.tensor).ravel().tolist()
                 for text in texts:
@@ -71,7 +81,20 @@ def _lines(events: Iterator[Any], session: Session) -> Iterator[Line]:
             elif plugin != "hparams":
                 left_out[plugin or "value"] += 1
         if metrics:
+            any_metrics = True
             yield Line("metrics", event.wall_time, {"step": event.step, "metrics": metrics})
+    # TensorBoard's reader ends in silence at a record that is damaged or cut off.
+    left_out["byte behind the last whole record"] += path.stat().st_size - _size_of(path, count)
+
+
+def _size_of(path: Path, count: int) -> int:
+    """Return of how many bytes some records are: length, checksum, the event and its checksum."""
+    at = 0
+    with path.open("rb") as file:
+        for _ in range(count):
+            file.seek(at)
+            at += int.from_bytes(file.read(8), "little") + 16
+    return at
 
 
 def _message(event: Any, said: str, tag: str) -> Line:  # noqa: ANN401 - of TensorBoard's protocol

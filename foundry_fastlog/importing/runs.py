@@ -97,7 +97,10 @@ def import_runs(
     taken: Counter[Path] = Counter()
     found = []
     for sessions in runs.values():
-        target = Path(directory, *map(_part, Path(sessions[-1].directory).parts))
+        # A session that goes on need not say the name again.
+        named = next((one for one in reversed(sessions) if one.name != one.key), sessions[-1])
+        sessions[-1].name = named.name
+        target = Path(directory, *map(_part, Path(named.directory).parts))
         taken[target] += 1
         if taken[target] > 1:
             target = target.with_name(f"{target.name}-{taken[target]}")
@@ -117,7 +120,7 @@ def _read(source: Path, form: str | None, step: str | None, time: str | None) ->
     if form in (None, "trackio") and (database := find_database(source)):
         return read_database(database)
     if form in (None, "jsonl") and source.is_file():
-        return [read_json_lines(source, step, time)]
+        return read_json_lines(source, step, time)
     if not source.exists():
         raise SourceError(f"{source} is not there, and no project of trackio has this name")
     wanted = f"nothing of {form}" if form else "no run of wandb, TensorBoard or trackio"

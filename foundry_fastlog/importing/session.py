@@ -19,14 +19,16 @@ class Line:
     """A line of a stream.
 
     Attributes:
-        stream: ``metrics``, ``log`` or ``system``.
+        stream: ``metrics``, ``log``, ``system``, or another stream.
         time: Seconds since 1970.
         fields: Its fields, without time and number; values may be NaN.
+        label: Of the process in its start, as in names of files; ``""`` for the main one.
     """
 
     stream: str
     time: float
     fields: dict[str, Any]
+    label: str = ""
 
 
 @dataclass
@@ -69,18 +71,21 @@ def flattened(
 
     Args:
         values: Any JSON.
-        left_out: Counts those that are left out, by their class.
+        left_out: Counts those that are left out, by their class, and names that come twice.
         prefix: Of the names.
     """
     found: dict[str, Any] = {}
     for name, value in values.items():
         full = f"{prefix}{name}"
         if isinstance(value, Mapping) and "_type" not in value:
-            found |= flattened(value, left_out, f"{full}.")
+            inner = flattened(value, left_out, f"{full}.")
+            left_out["value of the same name"] += len(inner.keys() & found.keys())
+            found |= inner
         elif isinstance(value, Mapping):
             left_out[str(value["_type"])] += 1
         elif isinstance(value, (list, tuple)):
             left_out["list"] += 1
         else:
+            left_out["value of the same name"] += full in found
             found[full] = value
     return found

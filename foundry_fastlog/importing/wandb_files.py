@@ -8,6 +8,7 @@ and a type (1 whole, 2 first, 3 middle, 4 last). A record is a message of wandb'
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def read_run_file(path: Path) -> Session:
             raise SourceError(f"{path} is no run file of wandb")
     found = Session(name="", key="", lines=iter(()), directory="", end="killed")
     protocol: Any = proto  # its members are made when it is imported
-    records = (protocol.Record.FromString(raw) for raw, _ in _records(path, _HEADER))
+    records = _sound(path, protocol, found)
     first: list[Any] = []
     for record in records:  # what the run is comes before its values
         first.append(record)
@@ -68,6 +69,21 @@ def read_run_file(path: Path) -> Session:
     found.directory = found.directory or found.key
     found.lines = _lines(found, (one for source in (first, records) for one in source))
     return found
+
+
+def _sound(path: Path, protocol: Any, found: Session) -> Iterator[Any]:  # noqa: ANN401 - wandb's
+    """Yield the records that can be read."""
+    from google.protobuf.message import DecodeError
+
+    end = _HEADER
+    for raw, end in _records(path, _HEADER):  # noqa: B007 - where the last one ends
+        try:
+            yield protocol.Record.FromString(raw)
+        except DecodeError:  # noqa: PERF203 - each may be
+            found.left_out["record that is damaged"] += 1
+    with path.open("rb") as file:
+        file.seek(end)
+        found.left_out["byte behind the last whole record"] += len(file.read().strip(b"\0"))
 
 
 class LastRow:
@@ -93,6 +109,16 @@ class LastRow:
             if record.WhichOneof("record_type") == "history":
                 self._found = max(self._found, record.history.step.num)
         return self._found
+
+    def rows_from(self, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the rows from a step of W&B's on: the step, and values by name."""
+        from wandb.proto import wandb_internal_pb2
+
+        protocol: Any = wandb_internal_pb2
+        for raw, _ in _records(self._path, _HEADER):
+            record = protocol.Record.FromString(raw)
+            if record.WhichOneof("record_type") == "history" and record.history.step.num >= step:
+                yield record.history.step.num, _items(record.history.item)
 
 
 def _take_run(run: Any, found: Session) -> None:  # noqa: ANN401 - of wandb's protocol
@@ -132,8 +158,8 @@ def _lines(found: Session, records: Iterator[Any]) -> Iterator[Line]:
         kind = record.WhichOneof("record_type")
         if kind == "history":
             values = _items(record.history.item)
-            step = values.pop("_step", record.history.step.num)
-            last = values.pop("_timestamp", last)
+            step = _number(values.pop("_step", None), record.history.step.num)
+            last = _number(values.pop("_timestamp", None), last)
             values.pop("_runtime", None)
             values.pop("_wandb", None)
             metrics = flattened(values, found.left_out)
@@ -160,6 +186,10 @@ def _lines(found: Session, records: Iterator[Any]) -> Iterator[Line]:
             found.left_out[kind] += 1
 
 
+def _number(value: object, otherwise: float) -> float:
+    return value if type(value) in (int, float) and math.isfinite(value) else otherwise  # type: ignore[arg-type,return-value]
+
+
 def _output(output: Any, last: float) -> Iterator[Line]:  # noqa: ANN401 - of wandb's protocol
     moment = (
         output.timestamp.seconds + output.timestamp.nanos / 1e9
@@ -183,8 +213,14 @@ def _items(items: Any) -> dict[str, Any]:  # noqa: ANN401 - of wandb's protocol
 
 def _put(values: dict[str, Any], path: list[str], text: str) -> None:
     for name in path[:-1]:
-        values = values.setdefault(name, {})
-    values[path[-1]] = json.loads(text)  # takes NaN and Infinity, as wandb writes them
+        inner = values.get(name)
+        if not isinstance(inner, dict):
+            inner = values[name] = {}
+        values = inner
+    try:
+        values[path[-1]] = json.loads(text)  # takes NaN and Infinity, as wandb writes them
+    except ValueError:  # damaged; left out, and counted as other lists are
+        values[path[-1]] = [text]
 
 
 def _records(path: Path, begin: int) -> Iterator[tuple[bytes, int]]:

@@ -64,20 +64,22 @@ _Start = tuple[Session, str, str]  # with its first and its last time
 def _write(directory: Path, number: int, session: Session, counts: dict[str, int]) -> _Start:
     """Write a start: its lines, then its entry and its end."""
     writer = Writer(attempt=number)
-    seq: dict[str, int] = {}
+    seq: dict[tuple[str, str], int] = {}
     first = last = ""
     with ExitStack() as opened:
-        files: dict[str, BinaryIO] = {}
+        files: dict[tuple[str, str], BinaryIO] = {}
         for line in session.lines:
             moment = _text_of(line.time)
             first, last = min(first or moment, moment), max(last, moment)
-            if line.stream not in files:
-                path = directory / format_name(StreamName(line.stream, writer))
-                files[line.stream] = opened.enter_context(path.open("wb", buffering=1 << 20))
-            place = seq.get(line.stream, 0)
-            files[line.stream].write(_line(line, moment, place))
-            seq[line.stream] = place + 1
-    for stream, count in seq.items():
+            key = line.stream, line.label
+            if key not in files:
+                whose = Writer.from_label(line.label)._replace(attempt=number)
+                path = directory / format_name(StreamName(line.stream, whose))
+                files[key] = opened.enter_context(path.open("wb", buffering=1 << 20))
+            place = seq.get(key, 0)
+            files[key].write(_line(line, moment, place))
+            seq[key] = place + 1
+    for (stream, _), count in seq.items():
         counts[stream] = counts.get(stream, 0) + count
     started = (first or _text_of(0)) if session.started is None else _text_of(session.started)
     entry = {

@@ -64,7 +64,8 @@ class FastlogTracker(Adapting, GeneralTracker):
         return self._adapter.recorder
 
     def start(self) -> None:
-        """Do nothing: the run is opened once its configuration is known."""
+        """Begin the run's next start, if it was closed; it is opened with its configuration."""
+        self._adapter.renew()
 
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
         """Open the run with its configuration."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import logging
 import os
 import sys
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base.arguments import absolute, check_directory
 from foundry_fastlog.base.error_marks import is_recorded, mark_recorded
 from foundry_fastlog.integrations.notices import Notices
-from foundry_fastlog.recording.recorder import Recorder, recorder_of
+from foundry_fastlog.recording.recorder import Recorder, RecorderClosedError, recorder_of
 from foundry_fastlog.recording.sharing import acquire, release
+from foundry_fastlog.run.info import plain_config
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,6 +32,7 @@ _newest: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()
 
 # What was asked for is not possible; anything else may pass.
 _WRONG_CALL = (FileExistsError, FileNotFoundError, NotADirectoryError)
+_OPTIONS = frozenset(inspect.signature(Recorder).parameters)
 
 
 class Adapter:
@@ -57,16 +60,20 @@ class Adapter:
             recorder: The recorder to use; whoever opened it closes it.
             logger: What messages name as their logger.
             all_ranks: Whether processes beside the main one record, too.
-            options: Options for opening a recorder, see `Recorder`.
+            options: Options for opening a recorder, see `Recorder`; its configuration is added to
+                the trainer's.
 
         Raises:
-            TypeError: Neither, or both, of directory and recorder, or options with a recorder.
+            TypeError: Neither, or both, of directory and recorder, options with a recorder, or an
+                option that is none: now, and not once the training begins.
             NotADirectoryError: The directory, or a part of it, is a file.
         """
         if (run_dir is None) == (recorder is None):
             raise TypeError("pass either run_dir=, or recorder= of a run that is open")
         if recorder is not None and options:
             raise TypeError(f"a recorder that is open takes no options, got {', '.join(options)}")
+        if unknown := set(options or {}) - _OPTIONS:
+            raise TypeError(f"Recorder has no option {', '.join(sorted(unknown))}")
         self.run_dir = absolute(recorder.path if recorder is not None else run_dir or "")
         check_directory(self.run_dir)
         self.all_ranks = all_ranks
@@ -75,6 +82,7 @@ class Adapter:
         self._given = recorder
         self._recorder: Recorder | None = None
         self._options = dict(options or {})
+        self._config = plain_config(self._options.pop("config", None))
         self._notices = Notices()
         self._refused = False
         self._release: weakref.finalize[[Recorder], Adapter] | None = None
@@ -83,7 +91,8 @@ class Adapter:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for a spawned process, which opens its part of the run itself."""
         run_dir = self.run_dir if self._given is None else None
-        known = (run_dir, self._given, self._logger, self.all_ranks, self._options)
+        options = {**self._options, "config": self._config}
+        known = (run_dir, self._given, self._logger, self.all_ranks, options if run_dir else {})
         return _reopened, known
 
     @property
@@ -117,6 +126,7 @@ class Adapter:
             self._recorder = self._given
             return config
         found = recorder_of(self.run_dir, self._options.get("rank"))
+        config = {**self._config, **(config or {})}
         try:
             self._recorder = acquire(self.run_dir, config=config, **self._options)
         except _WRONG_CALL:
@@ -140,13 +150,15 @@ class Adapter:
             step: The training step; None for the one behind the last.
             epoch: The epoch, if one is known.
         """
-        if self._recorder is None:
-            return
-        if step is not None:
-            self.step = step
-            _newest[self._recorder] = max(step, _newest.get(self._recorder, step))
-        data = dict(values) if epoch is None else {"epoch": epoch, **values}
-        self._attempt(lambda recorder: recorder.log(data, step=step))
+        at = self._whole(step)
+
+        def record(recorder: Recorder) -> None:
+            if at is not None:
+                self.step = at
+                _newest[recorder] = max(at, _newest.get(recorder, at))
+            recorder.log(values if epoch is None else {"epoch": epoch, **values}, step=at)
+
+        self._attempt(record)
 
     def summarize(self, epoch: float, values: Mapping[str, Any]) -> None:
         """Record values of a whole epoch, or of the training up to it."""
@@ -165,7 +177,7 @@ class Adapter:
         """Record a message with fields, see `Recorder.event`."""
         self._attempt(
             lambda recorder: recorder.event(
-                message, level=level, logger=self._logger, step=step, context=context
+                message, level=level, logger=self._logger, step=self._whole(step), context=context
             )
         )
 
@@ -173,7 +185,7 @@ class Adapter:
         self, name: str, duration_s: float, step: int | None = None, parent: str | None = None
     ) -> None:
         """Record a block that was timed, see `Recorder.timing`."""
-        self._attempt(lambda recorder: recorder.timing(name, duration_s, step, parent))
+        self._attempt(lambda recorder: recorder.timing(name, duration_s, self._whole(step), parent))
 
     def train_from(self, step: int) -> None:
         """Note that training goes on behind a step: what was recorded of later ones is replaced."""
@@ -204,6 +216,12 @@ class Adapter:
         if self._recorder is not None and self._given is None:
             self._recorder.ended_by(None)
 
+    def renew(self) -> None:
+        """Let the next use open the run again, as its next start, if this adapter has closed it."""
+        if self._release is not None and not self._release.alive:
+            self._recorder, self._release, self.step = None, None, None
+            self._notices = Notices()
+
     def close(self) -> bool:
         """Write everything, and close the recorder unless others use it. Safe to call again.
 
@@ -216,14 +234,36 @@ class Adapter:
         return self._recorder.flush() if written is None else written
 
     def _attempt(self, record: Callable[[Recorder], object]) -> None:
-        """Record; a recorder that is closed, or that is refused by a device, is told once."""
+        """Record; what cannot be is told once for each kind of error, and training goes on."""
         if self._recorder is None:
             return
         try:
             record(self._recorder)
-        except RuntimeError as error:  # RecorderClosedError, too
-            what = type(error).__name__
-            self._notices.tell(what, "not recorded in %s: %s", self.run_dir, error)
+        except RecorderClosedError:
+            self._notices.tell(
+                "closed",
+                "not recorded in %s: it is closed. Close it after all that it is to record, or "
+                "begin another with-block, which is the run's next start",
+                self.run_dir,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever a trainer hands on, and a device's
+            kind = type(error).__name__
+            self._notices.tell(kind, "not recorded in %s: %s: %s", self.run_dir, kind, error)
+
+    def _whole(self, step: object) -> int | None:
+        """Return a step as an int, of floats and tensors, too; one that is none is told."""
+        if step is None or type(step) is int:
+            return step
+        try:
+            return int(step)  # type: ignore[call-overload,no-any-return]
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            self._notices.tell(
+                "step",
+                "%r is no step: what has it is recorded behind the last one (%s)",
+                step,
+                error,
+            )
+            return None
 
 
 class Adapting:
@@ -250,7 +290,8 @@ class Adapting:
         return self._adapter.close()
 
     def __enter__(self) -> Self:
-        """Return the object itself."""
+        """Return the object itself; a second block is the run's next start."""
+        self._adapter.renew()
         return self
 
     def __exit__(

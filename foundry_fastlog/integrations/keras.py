@@ -63,6 +63,7 @@ class FastlogCallback(Adapting, Callback):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Open the run with its configuration."""
+        self._adapter.renew()
         self._adapter.open(self._config())
         self._adapter.recovered()
         self._fitting = True

@@ -13,6 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.recording.recorder import Recorder
+from foundry_fastlog.run.info import plain_config
 
 # Two names of one library; their Trainers take loggers of either, so one is enough.
 _OTHER_IN_USE = "pytorch_lightning" in sys.modules and "lightning" not in sys.modules
@@ -98,7 +99,11 @@ class FastlogLogger(Adapting, Logger):
 
     def log_hyperparams(self, params: Any, *args: object, **kwargs: object) -> None:  # noqa: ANN401 - a dict or a namespace
         """Record hyperparameters: as the run's configuration, or as a message if it is open."""
-        self._open(dict(params) if isinstance(params, Mapping) else vars(params))
+        try:
+            config = plain_config(params)
+        except TypeError:  # Lightning's loggers take anything that str() does
+            config = {"hparams": params}
+        self._open(config)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record metrics of a step; without one, of the step behind the last."""

@@ -51,7 +51,7 @@ class FastlogCallback(Adapting, TrainerCallback):
             recorder: The recorder to use; whoever opened it closes it.
             all_ranks: Record in each process, not in the main one alone.
             step_timing: Time the parts of each step: ``data``, ``forward``, ``backward`` and
-                ``optimizer`` within ``step``; see docs/integrations.md for what each covers.
+                ``optimizer`` within ``step``; see docs/integrations/transformers.md.
             **options: Options for opening the run, see `Recorder`.
 
         Raises:
@@ -72,6 +72,7 @@ class FastlogCallback(Adapting, TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Open the run with its configuration, and note from where the training goes on."""
+        self._adapter.renew()
         if not self._begin(args, state, model):
             return
         step = state.global_step

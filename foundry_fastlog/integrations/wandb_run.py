@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.integrations.kept import without_media
 from foundry_fastlog.integrations.notices import Notices
 from foundry_fastlog.integrations.wandb_types import (
@@ -60,15 +64,19 @@ class Run:
     ) -> None:
         self._closed = closed
         self._recorder = recorder
-        self.project, self.id, self.name = project, run_id, name
+        self._lock = RLock()
+        self.project, self.id = project, run_id
         self.entity, self.group = about.get("entity") or "", about.get("group")
-        self.tags, self.notes = tuple(about.get("tags") or ()), about.get("notes")
         self.job_type = about.get("job_type")
+        self._about: dict[str, Any] = {"name": name, "tags": tuple(about.get("tags") or ())}
+        self._about["notes"] = about.get("notes")
         self.config = Config(config, self._configure)
         self.summary = Summary({}, self._summarise)
         self.url = self.sweep_id = self.project_url = None
         self.offline, self.disabled = True, recorder is None
         self.settings = Settings()
+        self.start_time = time.time()
+        self._files: str | None = None
         self._step = self.starting_step = recorder._last_step() + 1 if recorder else 0  # noqa: SLF001 - as log() does
         self.resumed = self.starting_step > 0
         self._system: SystemMetrics | None = None
@@ -76,6 +84,60 @@ class Run:
             with contextlib.suppress(ImportError):  # psutil is optional
                 self._system = SystemMetrics(recorder, _SYSTEM_S, step=lambda: self._step)
                 self._system.start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle for a spawned process, which records beside this one."""
+        return {**vars(self), "_lock": None, "_system": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be the run in another process."""
+        self.__dict__.update(state, _lock=RLock())
+        self.config = Config(self.config, self._configure)
+        self.summary = Summary(self.summary, self._summarise)
+
+    def __copy__(self) -> Self:
+        """Return the run itself, as it is one."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the run itself."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """Its name, which may change."""
+        return str(self._about["name"])
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._tell_about("name", str(name))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its tags, which may change."""
+        return tuple(self._about["tags"])
+
+    @tags.setter
+    def tags(self, tags: Sequence[str]) -> None:
+        self._tell_about("tags", (tags,) if isinstance(tags, str) else tuple(tags))
+
+    @property
+    def notes(self) -> str | None:
+        """Its notes, which may change."""
+        notes: str | None = self._about["notes"]
+        return notes
+
+    @notes.setter
+    def notes(self, notes: str | None) -> None:
+        self._tell_about("notes", notes)
+
+    def _tell_about(self, what: str, value: object) -> None:
+        """Add to what the configuration says of the run; the rest of it is as it was."""
+        self._about[what] = value
+        known = {key: one for key, one in self._about.items() if one}
+        others = {"entity": self.entity, "group": self.group, "job_type": self.job_type}
+        said = {"project": self.project, "id": self.id, **known}
+        self._configure({"_wandb": {**said, **{key: one for key, one in others.items() if one}}})
 
     @property
     def step(self) -> int:
@@ -89,12 +151,15 @@ class Run:
 
     @property
     def dir(self) -> str:
-        """A directory for files of the script's own."""
-        if self._recorder is None:
-            return os.devnull
-        found = self._recorder.path / "files"
-        found.mkdir(parents=True, exist_ok=True)
-        return str(found)
+        """A directory for files of the script's own: a temporary one, if need be, as wandb's."""
+        if self._files is None and self._recorder is not None:
+            with contextlib.suppress(OSError):  # told by the recorder
+                found = self._recorder.path / "files"
+                found.mkdir(parents=True, exist_ok=True)
+                self._files = str(found)
+        if self._files is None:
+            self._files = tempfile.mkdtemp(prefix="wandb-")
+        return self._files
 
     def log(
         self,
@@ -118,7 +183,12 @@ class Run:
             kind = type(data).__name__
             _notices.tell("data", "wandb.log takes a dict of values, got %s: it is ignored", kind)
             return
-        at = self._step if step is None else int(step)
+        given = None if step is None else int(step)
+        with self._lock:  # two threads have two steps, as with wandb
+            self._log(data, given, commit if commit is not None else step is None)
+
+    def _log(self, data: Mapping[str, Any], step: int | None, commit: bool) -> None:
+        at = self._step if step is None else step
         if at < self._step:
             _notices.tell(
                 "back",
@@ -130,11 +200,10 @@ class Run:
         values = without_media(data, kept)
         for name, text in kept.items():
             _notices.tell((id(self), name), "of %r only its class is recorded: %s", name, text)
-        self._recorder.log(values, step=at)
-        self.summary.note(data)
-        self._step = max(self._step, at)
-        if commit if commit is not None else step is None:
-            self._step = max(self._step, at + 1)
+        if not self._attempt(lambda recorder: recorder.log(values, step=at)):
+            return
+        self.summary.note(values)
+        self._step = max(self._step, at + 1 if commit else at)
 
     def define_metric(
         self,
@@ -151,6 +220,8 @@ class Run:
         asked = {"step_metric": axis, "summary": summary, "goal": goal}
         said = {key: value for key, value in asked.items() if value is not None}
         self._say("Metric defined", {"name": name, **said})
+        if summary is not None:
+            self.summary.define(str(name), str(summary))
         return Metric(name, **{**asked, "step_sync": step_sync, "hidden": hidden})
 
     def alert(
@@ -183,7 +254,38 @@ class Run:
         )
         return artifact
 
-    log_model = upsert_artifact = log_artifact
+    upsert_artifact = finish_artifact = log_artifact
+
+    def log_model(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        aliases: object = None,
+    ) -> Artifact:
+        """Record a model's file, as `log_artifact` does."""
+        return self.log_artifact(path, name, "model")
+
+    link_model = log_model
+
+    def link_artifact(self, artifact: Artifact, *_: object, **__: object) -> Artifact:
+        """Record an artifact; there is no registry to link it to."""
+        return self.log_artifact(artifact)
+
+    def use_model(self, name: str) -> str:
+        """Tell that a model cannot be fetched.
+
+        Raises:
+            Error: Always.
+        """
+        raise Error(f"model {name} cannot be fetched: nothing is asked of wandb")
+
+    def restore(self, name: str, *_: object, **__: object) -> None:
+        """Tell that a file cannot be fetched.
+
+        Raises:
+            Error: Always.
+        """
+        raise Error(f"file {name} cannot be fetched: nothing is asked of wandb")
 
     def use_artifact(self, artifact_or_name: Artifact | str, *_: object, **__: object) -> Artifact:
         """Record that an artifact was used.
@@ -208,7 +310,24 @@ class Run:
     def unwatch(self, *_: object, **__: object) -> None:
         """Do nothing."""
 
-    log_code = mark_preempting = display = unwatch
+    log_code = mark_preempting = display = pin_config_keys = write_logs = unwatch
+
+    def status(self) -> Settings:
+        """Return that nothing waits to be sent."""
+        return Settings(sync_items_total=0, sync_items_pending=0, sync_time=None)
+
+    def to_html(self, *_: object, **__: object) -> str:
+        """Return nothing: there is no page of wandb's."""
+        return ""
+
+    def get_url(self) -> None:
+        """Return None: the run is at no address."""
+
+    get_project_url = get_sweep_url = get_url
+
+    def project_name(self) -> str:
+        """Return the project."""
+        return self.project
 
     def finish(self, exit_code: int | None = None, **_: object) -> None:
         """Close the run.
@@ -241,17 +360,32 @@ class Run:
         self.finish()
 
     def _configure(self, added: dict[str, Any]) -> None:
-        if self._recorder is not None:
-            self._recorder.update_config(added)
+        self._attempt(lambda recorder: recorder.update_config(added))
 
     def _summarise(self, values: dict[str, Any]) -> None:
         """Record what is set beside the metrics as metrics of their own."""
-        if self._recorder is not None:
-            known = without_media({"summary": values}, {})
-            self._recorder.log(known, step=max(0, self._step - 1))
+        known = without_media({"summary": values}, {})
+        self._attempt(lambda recorder: recorder.log(known, step=max(0, self._step - 1)))
 
-    def _say(self, message: str, context: dict[str, Any], level: str = "INFO") -> None:
-        if self._recorder is not None:
-            self._recorder.event(
-                message, level=level, logger="wandb", step=self._step, context=context
+    def _say(self, message: object, context: dict[str, Any], level: str = "INFO") -> None:
+        text = safe_str(message)
+        self._attempt(
+            lambda recorder: recorder.event(
+                text, level=level, logger="wandb", step=self._step, context=context
             )
+        )
+
+    def _attempt(self, record: Callable[[Recorder], object]) -> bool:
+        """Record, unless the run is disabled; what comes after its end is told."""
+        if self._recorder is None:
+            return False
+        if self._recorder.closed:
+            _notices.tell(
+                (id(self), "finished"),
+                "run %s is finished: what is logged to it is not recorded; call wandb.init(id=%r, "
+                "project=%r) to go on with it",
+                *(self.id, self.id, self.project),
+            )
+            return False
+        record(self._recorder)
+        return True

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from enum import Enum
-from typing import IO, Any
+from fnmatch import fnmatchcase
+from typing import IO, TYPE_CHECKING, Any
 
-from foundry_fastlog.integrations.kept import Kept, size_of
+from foundry_fastlog.base.extras import extra
+from foundry_fastlog.integrations.kept import Kept, described, size_of
 from foundry_fastlog.run.info import plain_config
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "MEDIA",
@@ -74,6 +80,13 @@ class Media(Kept):
     def __init__(self, data: object = None, *_: object, **__: object) -> None:
         self._size = size_of(data) if not isinstance(data, (str, os.PathLike)) else ""
 
+    @classmethod
+    def from_data(cls, data: object = None, *_: object, **__: object) -> Self:
+        """Make one of a file, of numbers or of a molecule."""
+        return cls(data)
+
+    from_file = from_numpy = from_point_cloud = from_smiles = from_rdkit = from_data
+
     def __str__(self) -> str:
         name = type(self).__name__
         return f"{name} of {self._size}" if self._size else name
@@ -106,6 +119,41 @@ class Table(Media):
         """Add a row."""
         self.data.append(list(row))
 
+    add_row = add_data  # its former name
+
+    def get_column(self, name: str, convert_to: str | None = None) -> Any:  # noqa: ANN401 - a list, or an array
+        """Return a column's cells, as an array if `convert_to` is ``numpy``."""
+        at = self.columns.index(name)
+        cells = [row[at] for row in self.data]
+        if convert_to != "numpy":
+            return cells
+        import numpy as np
+
+        return np.array(cells)
+
+    def get_index(self) -> list[int]:
+        """Return the rows' numbers."""
+        return list(range(len(self.data)))
+
+    def iterrows(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield each row with its number."""
+        yield from enumerate(self.data)
+
+    def get_dataframe(self) -> Any:  # noqa: ANN401 - pandas may not be installed
+        """Return a frame of pandas."""
+        with extra("pandas", "pandas"):
+            import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+        return pd.DataFrame(self.data, columns=self.columns)
+
+    def add_computed_columns(self, fn: Callable[[int, dict[Any, Any]], Mapping[str, Any]]) -> None:
+        """Add columns that a function computes from each row."""
+        rows = [
+            fn(at, dict(zip(self.columns, row, strict=False))) for at, row in enumerate(self.data)
+        ]
+        for name in dict.fromkeys(name for row in rows for name in row):
+            self.add_column(name, [row.get(name) for row in rows])
+
     def add_column(self, name: str, data: Any) -> None:  # noqa: ANN401 - cells
         """Add a column."""
         cells = list(data)
@@ -124,11 +172,19 @@ MEDIA: dict[str, type[Media]] = {
         name: type(name, (Media,), {"__doc__": Media.__doc__, "__module__": __name__})
         for name in (
             *("Audio", "Graph", "Histogram", "Html", "Image", "Molecule", "Object3D", "Plotly"),
-            *("Video", "JoinedTable", "Classes"),
+            *("Video", "JoinedTable", "Classes", "box3d"),
         )
     },
     "Table": Table,
+    "EvalTable": Table,
 }
+
+
+def __getattr__(name: str) -> type[Media]:
+    """Return a class of media, which pickle looks for here."""
+    if name in MEDIA:
+        return MEDIA[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Plots:
@@ -164,6 +220,7 @@ class Artifact:
         self.name, self.type, self.description = name, type, description
         self.metadata = metadata or {}
         self.files: list[str] = []
+        self.version, self.aliases, self.ttl = "v0", ["latest"], None
 
     def add_file(self, local_path: str, name: str | None = None, **_: object) -> None:
         """Name a file."""
@@ -193,6 +250,13 @@ class Artifact:
 
     save = wait
 
+    def finalize(self) -> None:
+        """Do nothing: what it names is recorded when it is logged."""
+
+
+def _unbound(_: object) -> None:
+    """Take what is set in a copy."""
+
 
 class _Named(MutableMapping[str, Any]):
     """Values by item or by attribute; whatever is set is passed on.
@@ -215,7 +279,11 @@ class _Named(MutableMapping[str, Any]):
         self._set({name: value})
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError(f"{name!r} cannot be taken out of a run: it is recorded already")
+        del self._values[name]  # what is recorded stays
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle, or copy, as values of their own: those in a checkpoint belong to no run."""
+        return type(self), (dict(self._values), _unbound)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -273,6 +341,49 @@ class Summary(_Named):
         """Set values."""
         self._set({**(d or {}), **more})
 
+    def define(self, name: str, how: str) -> None:
+        """Note how the metrics that a pattern matches are summarised: as `min`, `max`, ..."""
+        self.__dict__.setdefault("_rules", {})[name] = [one.strip() for one in how.split(",")]
+
     def note(self, values: Mapping[str, Any]) -> None:
         """Take in what was logged."""
-        self._values.update(values)
+        rules: dict[str, list[str]] = self.__dict__.get("_rules", {})
+        for name, value in values.items():
+            how = next((rules[one] for one in rules if fnmatchcase(str(name), one)), [])
+            figure = _figure(value) if how else value
+            if not how or not isinstance(figure, (int, float)):
+                self._values[name] = _figure(value)
+            elif "none" not in how:
+                seen = self.__dict__.setdefault("_seen", {}).setdefault(name, _Seen())
+                self._values[name] = seen.taken(figure, how)
+
+
+class _Seen:
+    """What a metric was so far."""
+
+    def __init__(self) -> None:
+        self._count, self._sum = 0, 0.0
+        self._least = self._most = self._first = math.nan
+
+    def taken(self, value: float, how: list[str]) -> dict[str, float]:
+        """Take in a value; return the figures that are asked for, by their names."""
+        if not math.isnan(value):
+            self._first = value if not self._count else self._first
+            self._least = min(value, self._least) if self._count else value
+            self._most = max(value, self._most) if self._count else value
+            self._count, self._sum = self._count + 1, self._sum + value
+        known = {"min": self._least, "max": self._most, "first": self._first, "last": value}
+        known["mean"] = self._sum / max(1, self._count)
+        known["best"] = self._least
+        return {name: known[name] for name in how if name in known}
+
+
+def _figure(value: Any) -> Any:  # noqa: ANN401 - any value
+    """Return a value's number where it has one on the CPU: a summary keeps no graph of a tensor."""
+    if isinstance(value, Mapping):
+        return {name: _figure(one) for name, one in value.items()}
+    if callable(detach := getattr(value, "detach", None)):
+        value = detach()
+        if getattr(value.device, "type", "") != "cpu":
+            return value  # reading it would wait for the device
+    return value.item() if hasattr(value, "item") and described(value) is None else value

@@ -12,6 +12,7 @@ from foundry_fastlog.base.arguments import known_level, step_of
 from foundry_fastlog.base.error_facts import exception_text
 from foundry_fastlog.base.error_marks import is_recorded, mark_recorded
 from foundry_fastlog.base.json_text import safe_str
+from foundry_fastlog.base.telemetry import span_of_record
 from foundry_fastlog.base.unread import class_name
 from foundry_fastlog.messages.own_handler import Targets
 from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of, message_of
@@ -90,6 +91,7 @@ class RecorderHandler(logging.Handler):
                 shown = context
             else:
                 message, context, shown = parts
+            context = span_of_record(record, context)
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:
                 # KeyboardInterrupt and the like are no errors.

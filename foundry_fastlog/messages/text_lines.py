@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from foundry_fastlog.base.error_facts import exception_text
 from foundry_fastlog.base.json_text import cut, safe_str, text_of_value
+from foundry_fastlog.base.telemetry import RECORD_FIELDS
 from foundry_fastlog.base.unread import is_a
 
 __all__ = [
@@ -64,13 +65,14 @@ _MAX_VALUE = 10_000
 _MAX_IN_LINE = 200
 _OPENS = ("[", "(", "{", "<")  # a list's text and the like ends where its bracket does
 _QUOTED = re.compile(r"[^\x21-\x7e\xa1-\U0010ffff]|[\"'=]")  # what would blur where a value ends
-# A LogRecord's own attributes; all others came through `extra`.
+# A LogRecord's own attributes, and what instrumentation adds; all others came through `extra`.
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
     "taskName",
     PARTS,
     CAPTURED,
+    *RECORD_FIELDS,
 }
 
 

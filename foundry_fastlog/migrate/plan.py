@@ -21,7 +21,7 @@ from foundry_fastlog.migrate.groups import (
 from foundry_fastlog.migrate.loggers import LoggerChooser
 from foundry_fastlog.migrate.model import LeftAloneError, Options
 from foundry_fastlog.migrate.module import Module, function_of
-from foundry_fastlog.migrate.reach import is_redirected, redirected_functions
+from foundry_fastlog.migrate.reach import redirected
 from foundry_fastlog.migrate.template import (
     ELSEWHERE,
     MISMATCH,
@@ -89,7 +89,7 @@ class _Planner:
         self._module = module
         self._loggers = loggers
         self._lines = lines
-        self._redirected = redirected_functions(module)
+        self._redirections, self._redirected = redirected(module)
         self._composer = Composer(module.code, module.start, options.level)
         self._reader = TemplateReader(
             module.code,
@@ -156,11 +156,11 @@ class _Planner:
         if _HELPERS.fullmatch(name):
             raise LeftAloneError(f"in {name}(): what it shows is the program's output")
         if function in self._redirected:
-            raise LeftAloneError(f"in {name}(), called inside redirect_stdout or redirect_stderr")
+            raise LeftAloneError(f"in {name}(), called where redirect_stdout takes the text")
         inner: cst.CSTNode = call
         for outer in self._module.ancestors(call):
-            if is_redirected(outer):
-                raise LeftAloneError("inside redirect_stdout or redirect_stderr: the text is taken")
+            if outer in self._redirections:
+                raise LeftAloneError("where redirect_stdout or redirect_stderr takes the text")
             asked = outer.test if isinstance(outer, cst.If) and inner is outer.body else None
             if asked is not None and _HELP_ASKED.search(self._module.code(asked)):
                 raise LeftAloneError("shows the program's help or version")

@@ -14,11 +14,11 @@ import libcst as cst
 from foundry_fastlog.migrate.entry_point import MainBlock
 from foundry_fastlog.migrate.module import Module
 
-__all__ = ["early_functions", "is_redirected", "redirected_functions", "worker_functions"]
+__all__ = ["early_functions", "redirected", "worker_functions"]
 
 _Function = cst.FunctionDef
 _PROCESSES = ("multiprocessing", "concurrent.futures", "joblib", "billiard", "loky")
-_REDIRECTIONS = ("redirect_stdout", "redirect_stderr")
+_REDIRECTIONS = {"contextlib.redirect_stdout", "contextlib.redirect_stderr"}
 _STARTERS = ("ThreadPoolExecutor", "ThreadPool")  # these have the program's logging
 
 
@@ -51,40 +51,37 @@ def worker_functions(module: Module, source: str) -> set[_Function]:
         "Process" not in source and "Parallel" not in source and "Pool" not in source
     ):
         return set()
-    passed = _Passed()
-    module.tree.visit(passed)
-    return _Own(module.tree).reached(passed.found)
+    return _Own(module.tree).reached(_passed_in(module.tree))
 
 
-def is_redirected(node: cst.CSTNode) -> bool:
-    """Return whether a node is a block in which the program takes its own output."""
-    return isinstance(node, cst.With) and any(
-        isinstance(item.item, cst.Call)
-        and _dotted(item.item.func).rpartition(".")[2] in _REDIRECTIONS
-        for item in node.items
-    )
-
-
-def redirected_functions(module: Module) -> set[_Function]:
-    """Return the functions that a module calls where it takes its own output.
+def redirected(module: Module) -> tuple[set[cst.CSTNode], set[_Function]]:
+    """Return where a module takes its own output.
 
     Args:
         module: The module.
+
+    Returns:
+        The blocks in which it does, or what encloses a redirection that is not simply a block's;
+        and the functions that are called in them, or given to a call.
     """
-    blocks = _Redirected()
-    module.tree.visit(blocks)
-    return _Own(module.tree).reached(chain.from_iterable(map(_used_in, blocks.found)))
+    finder = _Redirections(module)
+    module.tree.visit(finder)
+    names = [name for block in finder.found for name in (*_used_in(block), *_passed_in(block))]
+    return finder.found, _Own(module.tree).reached(names)
 
 
-class _Redirected(cst.CSTVisitor):
-    """Collects the bodies of blocks in which the program takes its own output."""
+class _Redirections(cst.CSTVisitor):
+    def __init__(self, module: Module) -> None:
+        self.found: set[cst.CSTNode] = set()
+        self._module = module
 
-    def __init__(self) -> None:
-        self.found: list[cst.BaseSuite] = []
-
-    def visit_With(self, node: cst.With) -> None:
-        if is_redirected(node):
-            self.found.append(node.body)
+    def visit_Call(self, node: cst.Call) -> None:
+        if not self._module.qualified(node.func) & _REDIRECTIONS:
+            return
+        item = self._module.parents[node]
+        ancestors = self._module.ancestors(node)
+        kinds = cst.With if isinstance(item, cst.WithItem) else cst.FunctionDef | cst.Module
+        self.found.add(next(outer for outer in ancestors if isinstance(outer, kinds)))
 
 
 class _Own(cst.CSTVisitor):
@@ -124,6 +121,13 @@ def _used_in(node: cst.CSTNode) -> Iterator[str]:
     calls = _Calls()
     node.visit(calls)
     yield from calls.found
+
+
+def _passed_in(node: cst.CSTNode) -> Iterator[str]:
+    """Yield the names that code gives to calls."""
+    passed = _Passed()
+    node.visit(passed)
+    yield from passed.found
 
 
 class _Calls(cst.CSTVisitor):

@@ -16,6 +16,7 @@ from foundry_fastlog.pages.buckets import Buckets, bucket
 from foundry_fastlog.pages.encoding import encode
 from foundry_fastlog.reading.columns import column_of
 from foundry_fastlog.reading.counting import Starts
+from foundry_fastlog.reading.cursor import process_name
 from foundry_fastlog.reading.run import Run
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     _Array = np.ndarray[Any, Any]
 
 __all__ = [
+    "MOST_MARKS",
     "CurveReader",
     "Points",
     "Rows",
@@ -34,6 +36,7 @@ __all__ = [
     "epoch_name",
     "exactly",
     "fitting",
+    "spread",
     "steps_at",
     "system_names",
 ]
@@ -41,8 +44,8 @@ __all__ = [
 #: Values of a stream that are in memory at a time.
 _MOST_CELLS = 32 << 20
 _MOST_PATTERNS = 200
-#: NaN and infinite values whose steps a curve keeps; the rest are counted.
-_MOST_MARKS = 500
+#: NaN and infinite values whose steps a curve keeps, from the first to the last; all are counted.
+MOST_MARKS = 500
 _NUMBERS = ("int64", "float64", "bool")
 _WILD = re.compile(r"[*?[]")
 
@@ -128,7 +131,7 @@ class CurveReader:
 
 
 def clock_of(found: Buckets, points: Points) -> list[_Array]:
-    """Return steps, milliseconds, and the epochs where all values have one: of each bucket's first.
+    """Return steps, milliseconds, and epochs where any value has one: of each bucket's first.
 
     Args:
         found: The buckets.
@@ -174,6 +177,13 @@ def steps_at(times: _Array, known: tuple[_Array, _Array] | None) -> _Array:
     return found
 
 
+def spread(count: int, most: int) -> _Array:
+    """Return the places of at most so many of `count` things, evenly, both ends among them."""
+    import numpy as np
+
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).astype("i8"))
+
+
 def exactly(names: Iterable[str]) -> list[str]:
     """Return patterns that fit these names alone."""
     return [_WILD.sub(r"[\g<0>]", name) for name in names]
@@ -203,12 +213,16 @@ def drawn(
     """
     import numpy as np
 
+    from foundry_fastlog.analysis.shaping import usual_distance
+
     finite = np.isfinite(points.values)
     bad = np.flatnonzero(~finite)
-    marks = sorted(
+    bad = bad[np.argsort(points.steps[bad], kind="stable")]
+    marks = [
         [int(points.steps[at]), _kind(float(points.values[at]))]
-        for at in bad[:_MOST_MARKS].tolist()
-    )
+        for at in bad[spread(len(bad), MOST_MARKS)].tolist()
+    ]
+    distance = usual_distance(np.sort(points.steps))
     points = points.take(finite)
     if (np.diff(points.steps) < 0).any():
         # By step, and of one step in the order of time.
@@ -220,6 +234,7 @@ def drawn(
         "single": found.is_single,
         "marks": marks,
         "bad": len(bad),
+        "distance": distance,
         "last": float(points.values[-1]) if len(points.values) else None,
     }
     return entry, _arrays(found, points.steps, points.values), found, points
@@ -248,6 +263,7 @@ class Points(NamedTuple):
         has_step: Which have one.
         epochs: The epochs.
         has_epoch: Which have one.
+        rows: Which rows of the stream they are of.
     """
 
     values: _Array
@@ -256,6 +272,7 @@ class Points(NamedTuple):
     has_step: _Array
     epochs: _Array
     has_epoch: _Array
+    rows: _Array
 
     def take(self, chosen: _Array) -> Points:
         """Return those that are chosen."""
@@ -266,19 +283,24 @@ class Points(NamedTuple):
         return Points(*(one[places] for one in self))
 
     def clock(self) -> list[_Array]:
-        """Return steps, milliseconds since 1970, and the epochs where all have one."""
-        times = self.times // 1000
-        return [self.steps, times, self.epochs.astype("f8")][: 3 if self.has_epoch.all() else 2]
+        """Return steps, milliseconds since 1970, and epochs where any has one: NaN for others."""
+        import numpy as np
+
+        clock = [self.steps, self.times // 1000]
+        return [*clock, np.where(self.has_epoch, self.epochs, np.nan)][: 2 + self.has_epoch.any()]
 
 
 class Rows:
     """The rows of a stream, of which each metric takes its own."""
 
     def __init__(self, columns: Columns) -> None:
+        import numpy as np
+
         self._columns = columns
         self._batches = columns.batches()  # once: there may be ten thousand columns
         self._times, _ = self._column("timestamp")
         self._places = *self._column("step"), *self._column("epoch")
+        self._rows = np.arange(len(self._times))
 
     def of(self, name: str) -> Points | None:
         """Return the values of a metric; None if they are no numbers, or there are none."""
@@ -286,7 +308,7 @@ class Rows:
         if self._columns.kinds.get(column) not in _NUMBERS:
             return None
         values, present = self._column(column)
-        found = Points(values.astype("f8"), self._times, *self._places).take(present)
+        found = Points(values.astype("f8"), self._times, *self._places, self._rows).take(present)
         return found if len(found.values) else None
 
     def kinds(self) -> set[tuple[str, bool]]:
@@ -302,6 +324,27 @@ class Rows:
         """Return times and steps of the rows that have a step."""
         steps, present, *_ = self._places
         return self._times[present], steps[present]
+
+    def numbers(self, rows: _Array) -> tuple[list[int], list[tuple[str, int]]]:
+        """Return the ``seq`` of each of some rows, and whose they are: [name, how many]s."""
+        import numpy as np
+
+        seqs = self._column("seq")[0][rows]
+        starts, labels = self._column("start")[0][rows], self._column("label")[0][rows]
+        others = (starts[1:] != starts[:-1]) | (labels[1:] != labels[:-1])
+        begins = np.flatnonzero(np.append(np.ones(min(1, len(rows)), bool), others))
+        counts = np.diff(begins, append=len(rows)).tolist()
+        names = [process_name(int(starts[at]), labels[at]) for at in begins.tolist()]
+        return seqs.tolist(), list(zip(names, counts, strict=True))
+
+    def reached(self) -> dict[str, int]:
+        """Return how far each process was read; see ``Cursor.reached``."""
+        seqs, processes = self.numbers(self._rows)
+        found: dict[str, int] = {}
+        for name, count in processes:
+            part, seqs = seqs[:count], seqs[count:]
+            found[name] = max(found.get(name, 0), 1 + max(part))
+        return found
 
     def _column(self, name: str) -> tuple[_Array, _Array]:
         """Return a column, and in which rows it has a value."""

@@ -58,7 +58,7 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
         "path": printable(str(run.path.absolute())),
         "state": state_of(found.starts),
         "error": found.starts[-1].error[:_MOST_TEXT] if found.starts else "",
-        "started": found.starts[0].started if found.starts else found.first,
+        "started": (found.starts[0].started if found.starts else "") or found.first,
         "first": found.first,
         "last": found.last,
         "wall_s": found.wall_s,

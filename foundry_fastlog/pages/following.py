@@ -61,10 +61,10 @@ class Follower:
             wanted: The curves whose values are wanted.
 
         Returns:
-            ``at``: lists of steps, of milliseconds and, where all have one, of epochs; ``values``:
-            by curve the place of its own in ``at``, and its values; ``said``: there are messages,
-            errors or names that were not there before; ``anew``: curves must be read again;
-            ``gone``. Empty if nothing is new.
+            ``at``: when values were recorded, as `_place` has it; ``values``: by curve the place of
+            its own in ``at``, and its values; ``said``: there are messages, errors or names that
+            were not there before; ``anew``: curves must be read again; ``gone``. Empty if nothing
+            is new.
         """
         try:
             polled = self._cursor.poll()
@@ -76,7 +76,7 @@ class Follower:
         rows = {stream: Rows(columns[stream]) for stream in _DRAWN if stream in columns}
         if "metrics" in rows:
             self._note(rows["metrics"])
-        found = {one.name: points for one in wanted if (points := self._new(rows, one)) is not None}
+        found = {one.name: new for one in wanted if (new := self._new(rows, one)) is not None}
         at, values = _told(found)
         kinds = {kind for one in rows.values() for kind in one.kinds()}
         is_fresh = bool(kinds - self._names)
@@ -88,6 +88,11 @@ class Follower:
             "said": "log" in columns or "errors" in columns or is_fresh,
             "anew": bool(is_anew or (self._known is None and "system" in rows)),
         }
+
+    @property
+    def reached(self) -> dict[str, dict[str, int]]:
+        """How far it is, by stream and process: what is told later has no lower number."""
+        return {stream: self._cursor.reached(stream) for stream in _DRAWN}
 
     def _note(self, rows: Rows) -> None:
         """Remember at which steps the run was when."""
@@ -102,11 +107,11 @@ class Follower:
                 np.append(before[1], steps[order]),
             )
 
-    def _new(self, rows: dict[str, Rows], wanted: Wanted) -> Points | None:
-        """Return the new values of a curve."""
+    def _new(self, rows: dict[str, Rows], wanted: Wanted) -> tuple[Rows, Points] | None:
+        """Return the new values of a curve, with the rows of its stream."""
         found = rows.get("system" if wanted.kind == "system" else "metrics")
         points = found.of(wanted.of or wanted.name) if found else None
-        if points is None:
+        if found is None or points is None:
             return None
         if wanted.kind != "system":
             points = points.take(points.has_step ^ (wanted.kind == "epoch"))
@@ -114,28 +119,42 @@ class Follower:
             if self._known is None:  # all is read again
                 return None
             points = points._replace(steps=steps_at(points.times, self._known))
-        return points if len(points.values) else None
+        return (found, points) if len(points.values) else None
 
 
 def _told(
-    found: Mapping[str, Points],
-) -> tuple[list[list[list[Any]]], dict[str, list[Any]]]:
+    found: Mapping[str, tuple[Rows, Points]],
+) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     """Return new values as JSON has them; those that were recorded together share their places."""
     import numpy as np
 
-    places: dict[bytes, int] = {}
-    shared: list[list[list[Any]]] = []
+    places: dict[tuple[int, bytes], int] = {}
+    shared: list[dict[str, Any]] = []
     values: dict[str, list[Any]] = {}
-    for name, points in found.items():
+    for name, (rows, points) in found.items():
         if len(points.values) > _MOST_NEW:
             points = _few(points)
-        clock = points.clock()
-        place = places.setdefault(b"".join(one.tobytes() for one in clock), len(shared))
+        key = id(rows), points.rows.tobytes() + points.steps.tobytes()
+        place = places.setdefault(key, len(shared))
         if place == len(shared):
-            shared.append([one.tolist() for one in clock])
+            shared.append(_place(rows, points))
         said = [one if np.isfinite(one) else str(one) for one in points.values.tolist()]
         values[name] = [place, said]
     return shared, values
+
+
+def _place(rows: Rows, points: Points) -> dict[str, Any]:
+    """Say where values belong.
+
+    Returns:
+        ``clock``: lists of steps, of milliseconds and, where any has one, of epochs; ``numbers``:
+        the ``seq`` of each value's line; ``of``: the processes, each with how many values are its.
+    """
+    clock = [one.tolist() for one in points.clock()]
+    if len(clock) > 2:  # JSON has no NaN
+        clock[2] = [None if epoch != epoch else epoch for epoch in clock[2]]
+    numbers, processes = rows.numbers(points.rows)
+    return {"clock": clock, "numbers": numbers, "of": processes}
 
 
 def _few(points: Points) -> Points:

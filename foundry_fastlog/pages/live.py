@@ -5,21 +5,25 @@ All of it blocks while it reads; `server.py` calls it in threads.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, unquote_to_bytes
 
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.pages.curves import (
+    MOST_MARKS,
     Points,
     Rows,
     clock_of,
     drawn,
     epoch_name,
     exactly,
+    spread,
     steps_at,
     system_names,
 )
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 
     _Array = np.ndarray[Any, Any]
 
-__all__ = ["LiveRun", "LiveRuns", "rows_of"]
+__all__ = ["LiveRun", "LiveRuns", "id_of", "path_of", "rows_of"]
 
 _Kept = TypeVar("_Kept")
 
@@ -44,14 +48,14 @@ _MOST_OPEN = 64
 _MOST_KNOTS = 4000
 _NARROW = 1 << 15  # steps; a window of so many is read for all metrics at once
 _KEPT_S = 2.0
-_NO_POINTS = ("f8", "i8", "i8", "?", "f8", "?")
+_NO_POINTS = ("f8", "i8", "i8", "?", "f8", "?", "i8")
 
 
 def rows_of(runs: Runs) -> dict[str, dict[str, Any]]:
-    """Return what the table of runs shows, by their path below the directory."""
+    """Return what the table of runs shows, by `id_of` the run."""
     metrics = runs.main_metrics()[:1] if len(runs) else []
     return {
-        run.run: {
+        id_of(run): {
             "name": printable(run.run if run.run != "." else run.path.absolute().name),
             "path": printable(str(run.path.absolute())),
             "state": run.state,
@@ -64,6 +68,16 @@ def rows_of(runs: Runs) -> dict[str, dict[str, Any]]:
         }
         for run in runs
     }
+
+
+def id_of(run: RunSummary) -> str:
+    """Return a run's path below the directory as a URL has it: a file name may be no text."""
+    return quote(os.fsencode(run.run), safe="/")
+
+
+def path_of(root: Path, name: str) -> Path:
+    """Return the path of a run from what `id_of` called it."""
+    return root / os.fsdecode(unquote_to_bytes(name))
 
 
 def _number(run: RunSummary, name: str) -> float | None:
@@ -149,23 +163,24 @@ class LiveRun:
 
         run = Run(self.path)
         if kind == "system":
-            rows = self._keep("system", lambda: Rows(run.arrow("system")))
+            rows = self._keep(("system", _sizes(run)), lambda: Rows(run.arrow("system")))
         else:
             rows = Rows(run.arrow("metrics", names=exactly([name])))
         found = rows.of(name) or Points(*(np.empty(0, one) for one in _NO_POINTS))
+        reached = rows.reached()
         if kind == "epoch":
             found = found.take(~found.has_step)
-        until = int(found.times.max(initial=0)) // 1000
         found = found._replace(steps=steps_at(found.times, self._known(run)))
         if steps is not None:
             found = found.take((found.steps >= steps[0]) & (found.steps <= steps[1]))
         entry, arrays, buckets, finite = drawn(name, found, max(2, points // 4))
         clock = encode(clock_of(buckets, finite))
-        return {**entry, "arrays": encode(arrays), "clock": clock, "until": until, "kind": kind}
+        return {**entry, "arrays": encode(arrays), "clock": clock, "reached": reached, "kind": kind}
 
     def _narrow(self, steps: tuple[int, int]) -> Rows:
         """Read a window, once for all charts that ask for it at about the same time."""
-        return self._keep(steps, lambda: Rows(Run(self.path).arrow("metrics", steps=steps)))
+        run = Run(self.path)
+        return self._keep((steps, _sizes(run)), lambda: Rows(run.arrow("metrics", steps=steps)))
 
     def _known(self, run: Run) -> tuple[_Array, _Array] | None:
         """Return times and steps of the main metric's values."""
@@ -189,7 +204,7 @@ class LiveRun:
     def clock(self, name: str) -> str:
         """Return steps, milliseconds and epochs of a metric's values, as many as a page can hold.
 
-        Epochs are left out where a value has none.
+        Without any epoch there are two arrays; where a value has none, it is NaN.
         """
         import numpy as np
 
@@ -200,11 +215,16 @@ class LiveRun:
         if (np.diff(found.steps) < 0).any():
             found = found.at(np.argsort(found.steps, kind="stable"))
         times = found.times // 1000
-        places = np.unique(np.linspace(0, max(0, len(times) - 1), _MOST_KNOTS).astype("i8"))
+        places = spread(len(times), _MOST_KNOTS)
         # On both sides of the longest pauses, too: between knots the page interpolates.
         pauses = np.argsort(np.diff(times))[-_MOST_KNOTS // 4 :] if len(times) > 1 else places[:0]
         places = np.unique(np.concatenate([places, pauses, pauses + 1]))
-        return encode(found.at(places[places < len(times)]).clock())
+        return encode(found.at(places).clock())
+
+
+def _sizes(run: Run) -> tuple[tuple[str, str, int], ...]:
+    """Return what differs once more was recorded: a page would never hear of that again."""
+    return tuple((one.stream, one.writer.display, one.size) for one in run.series)
 
 
 def _system_curves(run: Run) -> list[dict[str, str]]:
@@ -255,13 +275,16 @@ def _drawn(name: str, curve: Curve) -> dict[str, Any]:
             arrays.append(getattr(curve, place)[some])
         ends = [curve.first[some], curve.last[some], curve.min[some], curve.max[some]]
         arrays += [count, np.sum([end / 4 for end in ends], axis=0)]
-    bad = curve.nonfinite > 0
+    bad_steps = curve.steps[curve.nonfinite > 0]
     return {
         "name": name,
         "single": single,
         "level": curve.level,
         "bad": int(curve.nonfinite.sum()),
-        "marks": [[int(step), "not finite"] for step in curve.steps[bad][:500]],
+        "marks": [
+            [step, "not finite"] for step in bad_steps[spread(len(bad_steps), MOST_MARKS)].tolist()
+        ],
         "last": float(curve.last[some][-1]) if some.any() else None,
         "arrays": encode(arrays),
+        "reached": curve.reached,
     }

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ import orjson
 
 from foundry_fastlog.analysis.runs import Runs, read_runs
 from foundry_fastlog.base.extras import extra
+from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.pages.bundle import page_of, policy_of
+from foundry_fastlog.pages.clients import Client, event_of, wanted_of
 from foundry_fastlog.pages.following import Follower, Wanted
-from foundry_fastlog.pages.live import LiveRuns, rows_of
+from foundry_fastlog.pages.live import LiveRuns, id_of, path_of, rows_of
 from foundry_fastlog.run.files import RunNotFoundError
 from foundry_fastlog.show.palette import COLORS, styles_of
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LivePage", "listen", "new_token", "serve"]
 
+_logger = logging.getLogger(__name__)
+
 _POLL_S = 0.5
 _LIST_S = 3.0
 _STALE_S = 30.0  # a list that is older is not shown at first
@@ -42,30 +47,6 @@ _MOST_POINTS = 20_000
 _MOST_BODY = 1 << 20
 _COOKIE = "foundry-fastlog"
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
-
-
-class Client:
-    """Who follows runs: what it wants to hear of, and what it has not been told yet."""
-
-    def __init__(self) -> None:
-        self.wanted: dict[str, list[Wanted]] = {}
-        self.waiting: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1000)
-
-    def tell(self, kind: str, data: object) -> None:
-        """Send an event; one that falls behind too far begins anew."""
-        if self.waiting.full():
-            self._forget()
-            kind, data = "anew", {}
-        self.waiting.put_nowait(_event(kind, data))
-
-    def end(self) -> None:
-        """Let its stream end."""
-        self._forget()
-        self.waiting.put_nowait(b"")
-
-    def _forget(self) -> None:
-        while not self.waiting.empty():
-            self.waiting.get_nowait()
 
 
 class LivePage:
@@ -87,6 +68,8 @@ class LivePage:
         self._runs = LiveRuns()
         self._clients: dict[str, Client] = {}
         self._followers: dict[str, Follower] = {}
+        self._gone: set[str] = set()  # runs that were followed
+        self._said: set[str] = set()
         self._polling = asyncio.Lock()  # what is wanted does not change meanwhile
 
     def app(self) -> Starlette:
@@ -169,7 +152,7 @@ class LivePage:
     async def _page(self, _: Request) -> Response:
         from starlette.responses import Response
 
-        title = self.root.name or str(self.root)
+        title = printable(self.root.name or str(self.root))
         data = {"title": title, "colours": COLORS}
         body = b"".join(page_of(title, "live.js", data, connect="'self'"))
         headers = {
@@ -185,7 +168,7 @@ class LivePage:
         expression = request.query_params.get("where")
         if expression is not None:
             chosen = await asyncio.to_thread(self._found.where, expression)
-            return _json({"runs": [run.run for run in chosen], "notes": chosen.notes})
+            return _json({"runs": [id_of(run) for run in chosen], "notes": chosen.notes})
         if not self._clients and time.monotonic() > self._fresh_until:
             await self._read_rows()  # with clients they are looked at all the time
         return _json(self._shown())
@@ -223,18 +206,20 @@ class LivePage:
         name = request.query_params.get("run", "")
         if name not in self._rows:
             raise RunNotFoundError(f"there is no run {name!r} here")
-        return self.root / name
+        return path_of(self.root, name)
 
     async def _events(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse
 
         name = request.query_params["client"]
+        if before := self._clients.get(name):  # a connection that is dead without a word
+            before.end()
         client = self._clients[name] = Client()
 
         async def stream() -> AsyncIterator[bytes]:
             try:
-                yield _event("hello", {})
-                while part := await client.waiting.get():
+                yield event_of("hello", {})
+                while part := await client.next():
                     yield part
             finally:
                 if self._clients.get(name) is client:
@@ -244,7 +229,7 @@ class LivePage:
         return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
 
     async def _follow(self, request: Request) -> Response:
-        """Note what a client wants to hear of; from the answer on it misses nothing of that."""
+        """Note what a client wants to hear of, and say from where on it hears all of that."""
         body = b""
         async for part in request.stream():
             body += part[: _MOST_BODY - len(body)]  # the rest is not kept, and it is no JSON then
@@ -253,29 +238,30 @@ class LivePage:
         if client is None:
             raise ValueError("no such client: connect to /api/events first")
         async with self._polling:
-            client.wanted = {
-                run: [
-                    Wanted(*map(str, one)) if isinstance(one, list) else Wanted(str(one))
-                    for one in all_of
-                ]
-                for run, all_of in asked["runs"].items()
-                if run in self._rows
-            }
+            runs = asked["runs"].items()
+            client.wanted = {run: wanted_of(names) for run, names in runs if run in self._rows}
             for run in client.wanted:
                 await asyncio.to_thread(self._begin, run)
-        return _json({})
+            followed = {run: self._followers.get(run) for run in client.wanted}
+            return _json({run: one.reached for run, one in followed.items() if one})
 
     async def _keep_listing(self) -> None:
         while True:
             begun = time.monotonic()
-            if self._clients:
-                before = self._rows
-                await self._read_rows()
-                if self._rows != before:
-                    for client in list(self._clients.values()):
-                        client.tell("runs", self._shown())
+            with self._said_once("the runs cannot be listed"):
+                await self._list_again()
             # A twentieth of the time, at most: of thousands of runs a look takes a second.
             await asyncio.sleep(max(_LIST_S, 20 * (time.monotonic() - begun)))
+
+    async def _list_again(self) -> None:
+        """Tell the clients which runs there are, if that has changed."""
+        if not self._clients:
+            return
+        before = self._rows
+        await self._read_rows()
+        if self._rows != before:
+            for client in list(self._clients.values()):
+                client.tell("runs", self._shown())
 
     async def _read_rows(self) -> None:
         with contextlib.suppress(RunNotFoundError):  # the directory is gone: it may come back
@@ -289,6 +275,17 @@ class LivePage:
                 await self._poll_all()
             await asyncio.sleep(_POLL_S)
 
+    @contextlib.contextmanager
+    def _said_once(self, what: str) -> Iterator[None]:
+        """Go on after what nobody foresaw, as the page would stand still without a word."""
+        try:
+            yield
+        except Exception as error:
+            reason = f"{what}: {type(error).__name__}: {error}"
+            if reason not in self._said:
+                self._said.add(reason)
+                _logger.warning(reason, exc_info=error)
+
     async def _poll_all(self) -> None:
         """Poll each run that anybody follows, once for all who do."""
         wanted: dict[str, set[Wanted]] = {}
@@ -297,8 +294,11 @@ class LivePage:
                 wanted.setdefault(run, set()).update(curves)
         for run in self._followers.keys() - wanted.keys():
             self._followers.pop(run, None)
+        self._gone &= wanted.keys()
         for run, all_of in wanted.items():
-            found = await asyncio.to_thread(self._poll, run, all_of)
+            found: dict[str, Any] = {}
+            with self._said_once(f"{run} cannot be followed"):
+                found = await asyncio.to_thread(self._poll, run, all_of)
             for client in list(self._clients.values()) if found else ():
                 if run in client.wanted:
                     client.tell("news", _own(run, found, client.wanted[run]))
@@ -306,17 +306,21 @@ class LivePage:
     def _begin(self, run: str) -> None:
         if run not in self._followers:
             with contextlib.suppress(OSError, RunNotFoundError):  # the next poll says so
-                self._followers[run] = Follower(self.root / run)
+                self._followers[run] = Follower(path_of(self.root, run))
 
     def _poll(self, run: str, wanted: set[Wanted]) -> dict[str, Any]:
         """Return what is new of a run; empty if nothing is."""
+        was_gone = run in self._gone
         self._begin(run)
         follower = self._followers.get(run)
         found = {"gone": True} if follower is None else follower.poll(wanted)
         if "gone" in found:
             self._followers.pop(run, None)
-            self._runs.forget(self.root / run)
-        return found
+            self._runs.forget(path_of(self.root, run))
+            self._gone.add(run)
+            return found
+        self._gone.discard(run)
+        return {"anew": True} if was_gone else found  # it may be another one
 
 
 def _own(run: str, found: dict[str, Any], wanted: list[Wanted]) -> dict[str, Any]:
@@ -361,12 +365,14 @@ def serve(root: Path, opened: socket.socket, token: str, hosts: tuple[str, ...] 
         import uvicorn
     page = LivePage(root, token, hosts)
     config = uvicorn.Config(
-        page.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        page.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=1
     )
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             page.close()  # or the clients' streams would never end
+            # What is cut off now, such as a request that was never sent whole, is no error.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             super().handle_exit(sig, frame)
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -380,10 +386,6 @@ def new_token() -> str:
 
 def _same(given: str, known: str) -> bool:
     return secrets.compare_digest(given.encode(), known.encode())
-
-
-def _event(kind: str, data: object) -> bytes:
-    return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
 def _json(data: object, status: int = 200) -> Response:

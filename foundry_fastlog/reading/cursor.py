@@ -46,7 +46,7 @@ from foundry_fastlog.run.files import (
 from foundry_fastlog.run.packed import is_packed
 from foundry_fastlog.run.start_entries import list_entries
 
-__all__ = ["Cursor", "Line", "Polled"]
+__all__ = ["Cursor", "Line", "Polled", "process_name"]
 
 _FORMAT = 1
 _POLL_BYTES = 4 << 20
@@ -109,6 +109,21 @@ class Cursor:
         places = [place.to_json(*key) for key, place in sorted(self._places.items())]
         starts = [[w.label, w.stamp, number] for w, number in sorted(self._numbers.items())]
         return {"format": _FORMAT, "places": places, "starts": starts}
+
+    def reached(self, stream: str) -> dict[str, int]:
+        """Return how far each process of a stream was read: the ``seq`` behind its last line.
+
+        Args:
+            stream: Its name.
+
+        Returns:
+            By process, named as `process_name` does.
+        """
+        return {
+            process_name(self._numbers[writer], writer.label): place.next_seq
+            for (of, writer), place in self._places.items()
+            if of == stream and writer in self._numbers
+        }
 
     def _go_to(self, position: Mapping[str, Any]) -> None:
         try:
@@ -320,6 +335,11 @@ class Cursor:
             name = series.segments[0].path.name
             result.notes.append(f"segment {place.segment} of {name} was removed")
             result.anew = place.gone = True
+
+
+def process_name(start: int, label: str) -> str:
+    """Name a process of a run, each of which numbers its own lines."""
+    return f"{label}@{start}"
 
 
 def _start_of(starts: object) -> int:

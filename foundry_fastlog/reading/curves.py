@@ -84,6 +84,7 @@ class Curve:
         name: The name of the metric.
         level: The buckets' level.
         buckets: Their bytes, as the native part has them.
+        reached: See below.
 
     Attributes:
         name: The name of the metric.
@@ -99,9 +100,13 @@ class Curve:
         max_step: The lowest step that has it.
         count: How many finite values.
         nonfinite: How many NaN and infinite ones.
+        reached: How far each process was read, as ``Cursor.reached`` says it: what has a lower
+            number is in the curve.
     """
 
-    def __init__(self, name: str, level: int, buckets: bytes) -> None:
+    def __init__(
+        self, name: str, level: int, buckets: bytes, reached: Mapping[str, int] | None = None
+    ) -> None:
         import numpy as np
 
         kinds = [(one, "<i8") for one in _INTS] + [(one, "<f8") for one in _FLOATS]
@@ -109,6 +114,7 @@ class Curve:
         found = np.frombuffer(buckets, np.dtype(kinds))
         self.name = name
         self.level = level
+        self.reached = reached or {}
         self.steps: _Array = found["index"] << level
         self.first: _Array = found["first"]
         self.first_step: _Array = found["first_step"]
@@ -204,10 +210,12 @@ class Curves:
         except BaseException:  # Ctrl-C among them: what was read last may be in no curve
             self._cursor = self._pyramids = None
             raise
+        assert self._cursor is not None
+        reached = self._cursor.reached("metrics")
         if self._refused:  # what is behind a file that cannot be read is not in the curves
             values = self._values(name, window, wanted)
             level, buckets, *_ = values.draw(sorted(self._ranks), name, *window, points)
-            return Curve(name, level, buckets)
+            return Curve(name, level, buckets, reached)
         if wanted is None and self._several:
             chosen = [_ALL_RANKS]
         else:
@@ -216,7 +224,7 @@ class Curves:
         if is_coarse:
             values = self._values(name, (span[0], span[1]), wanted)
             level, buckets, *_ = values.draw(sorted(self._ranks), name, *window, points)
-        return Curve(name, level, buckets)
+        return Curve(name, level, buckets, reached)
 
     def _values(self, name: str, steps: tuple[int, int], ranks: _Ranks) -> Pyramids:
         """Look at the values of a window again."""

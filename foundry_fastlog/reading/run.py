@@ -305,6 +305,23 @@ class Run(ByColumns):
         groups: list[Any] = view("errors")(self, starts=starts, rank=rank)
         return groups
 
+    def goodput(self, **options: Any) -> Any:  # noqa: ANN401 - of a room above
+        """Split the wall time of the run into what trained and what did not, over all starts.
+
+        Args:
+            **options: ``rank``, ``starts`` (``"all"`` or a number), ``blocks``, ``tokens``,
+                ``flops_per_token``, ``peak_flops`` and ``devices``; see ``docs/goodput.md``.
+
+        Returns:
+            A ``Goodput``, see ``foundry_fastlog.analysis.goodput``.
+
+        Raises:
+            ImportError: numpy is not installed, or the extension is missing.
+            LookupError: There are no records, no such blocks or no such metric.
+            TypeError, ValueError: An option has a wrong value.
+        """
+        return view("goodput")(self, **options)
+
     def plot(
         self,
         metrics: str | Iterable[str] | None = None,

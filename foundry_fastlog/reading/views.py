@@ -15,6 +15,7 @@ _VIEWS = {
     "card": ("foundry_fastlog.show.card", "card"),
     "compare_ranks": ("foundry_fastlog.analysis.ranks", "compare_ranks"),
     "errors": ("foundry_fastlog.analysis.error_groups", "group_errors"),
+    "goodput": ("foundry_fastlog.analysis.goodput", "measure_goodput"),
     "plot": ("foundry_fastlog.show.plot_runs", "plot_runs"),
     "summary": ("foundry_fastlog.analysis.summarize", "summarize"),
 }

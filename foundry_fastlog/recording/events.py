@@ -10,6 +10,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from sys import modules
 from threading import get_native_id
 from typing import Any
 
@@ -25,17 +26,17 @@ from foundry_fastlog.base.arguments import (
 )
 from foundry_fastlog.base.error_facts import error_facts
 from foundry_fastlog.base.json_text import (
-    Bounds,
     cut,
     let_interrupts_through,
     nonfinite_fields,
     plain_context,
-    readable,
     render_members,
     simpler,
     text_of_value,
 )
+from foundry_fastlog.base.telemetry import TRACE, with_span
 from foundry_fastlog.recording.extension import RecorderClosedError, core
+from foundry_fastlog.recording.shortening import HUGE, SHORT, has_long_text, shortened
 from foundry_fastlog.recording.values import metric_value, name_of
 
 __all__ = ["EventRecorder"]
@@ -45,10 +46,6 @@ _PERFORMANCE = 1
 _ERRORS = 2
 _LOG = 3
 _SYSTEM = 4
-_SHORT = 8 << 10  # fits into the smallest ring
-_HUGE = (
-    8 << 20
-)  # characters; longer texts are cut before rendering, which takes several times their size
 # Numbers beyond 53 bits are rejected and take the slow path, which checks their size.
 _SIMPLE = orjson.OPT_STRICT_INTEGER
 _NULL = re.compile(rb"null").search  # twice as fast as `in`, which is slow for these letters
@@ -118,7 +115,8 @@ class EventRecorder(core.RecorderCore):
                 fields["error_message"] = facts.text
                 fields["traceback"] = facts.traceback
                 fields["fingerprint"] = facts.fingerprint
-            fields["context"] = {} if context is None else context
+            context = {} if context is None else context
+            fields["context"] = with_span(context) if TRACE in modules else context
             return self._event(_LOG if error is None else _ERRORS, fields)
         finally:
             caller_time.end(begin)
@@ -136,9 +134,11 @@ class EventRecorder(core.RecorderCore):
             True when the line was accepted, False when it was dropped or the recorder is closed.
         """
         begin = caller_time.begin()
+        if TRACE in modules:
+            context = with_span(context)
         fields = {"level": level, "logger": logger, "message": message, "context": context}
         try:
-            if len(message) > _SHORT or (type(context) is dict and _has_long_text(context)):
+            if len(message) > SHORT or (type(context) is dict and has_long_text(context)):
                 return self._event(_LOG, fields)
             try:
                 rendered = orjson.dumps(fields, simpler, _SIMPLE)
@@ -146,7 +146,7 @@ class EventRecorder(core.RecorderCore):
                 let_interrupts_through(error)
                 return self._event(_LOG, fields)
             # A null may stand for a non-finite number; a long text may not fit into the ring.
-            if len(rendered) > _SHORT or _NULL(rendered) is not None:
+            if len(rendered) > SHORT or _NULL(rendered) is not None:
                 return self._event(_LOG, fields)
             return self._fragment(_LOG, rendered[1:-1])
         except RecorderClosedError:
@@ -157,14 +157,14 @@ class EventRecorder(core.RecorderCore):
     def _event(self, stream: int, fields: dict[str, Any]) -> bool:
         fields["context"] = plain_context(fields["context"])
         limit = self._largest_fragment
-        if any(_has_long_text(part, _HUGE) for part in (fields, fields["context"])):
-            fields = _shortened(fields, limit)
+        if any(has_long_text(part, HUGE) for part in (fields, fields["context"])):
+            fields = shortened(fields, limit)
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
             members = render_members(fields)
         if len(members) > limit:
-            members = render_members(_shortened(fields, limit))
+            members = render_members(shortened(fields, limit))
         return self._fragment(stream, members)
 
     def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
@@ -352,49 +352,3 @@ def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, float) and not math.isfinite(value)
     }
     return nonfinite_fields(odd)
-
-
-def _has_long_text(fields: Mapping[Any, Any], limit: int = _SHORT) -> bool:
-    for value in fields.values():  # noqa: SIM110 - any() takes twice as long
-        if type(value) is str and len(value) > limit:
-            return True
-    return False
-
-
-def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Truncate an event that is too large for the ring, and mark what was cut.
-
-    Args:
-        fields: The line's fields.
-        limit: The largest size of its members in bytes.
-    """
-    share = limit // 9  # up to 6 bytes per character; 4 texts, a traceback of 3 shares, context
-    short = dict(fields)
-    for key in ("message", "error_message", "logger", "error_type"):
-        if key in short:
-            short[key] = cut(str(short[key]), share // 6)
-    if len(text := str(short.get("traceback", ""))) > share // 2:
-        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
-    short["context"] = {
-        key: cut(value, share // 8) if type(value) is str and len(value) > _HUGE else value
-        for key, value in short["context"].items()
-    }
-    size = len(render_members(short["context"]))
-    if size > share:
-        short["context"] = _smaller(short["context"], size, share)
-        short["nonfinite"] = nonfinite_fields(short["context"])
-    if "nonfinite" in short and not 0 < len(render_members(short["nonfinite"])) <= share // 2:
-        short.pop("nonfinite")
-    return short
-
-
-def _smaller(context: Mapping[str, Any], size: int, limit: int) -> object:
-    """Cut long values of a context until it fits; leave the others alone."""
-    chars, items = limit // 8, 256
-    while chars > 8:
-        fields = {key: readable(v, Bounds(items, items, chars)) for key, v in context.items()}
-        if len(render_members(fields)) <= limit:
-            return fields
-        chars, items = chars // 4, items // 2
-    head = render_members(context)[: limit // 4].decode("utf-8", "replace")
-    return {"truncated": head, "bytes": size}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from foundry_fastlog.base import caller_time
 
 try:
-    from foundry_fastlog import _core
+    from foundry_fastlog import _core as core
+    from foundry_fastlog._core import RecorderClosedError
 except ImportError as error:
     if "subinterpreter" in str(error):
         raise
@@ -18,6 +19,4 @@ except ImportError as error:
 
 __all__ = ["RecorderClosedError", "core"]
 
-core = _core
-caller_time.use(_core.begin_span, _core.end_span)
-RecorderClosedError = _core.RecorderClosedError
+caller_time.use(core.begin_span, core.end_span)

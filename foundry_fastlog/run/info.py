@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, BinaryIO
 
 import orjson
@@ -304,8 +306,27 @@ def _writer_of(attempt: dict[str, Any]) -> tuple[object, ...]:
     return (attempt.get("stamp", ""), attempt.get("attempt"), attempt.get("label", ""))
 
 
+def _stored(value: object, depth: int = 0) -> object:
+    """Return a setting as files have it, the same in each start.
+
+    A number that is not finite is a text, as JSON would have null; a function or a class is its
+    name, as its text would have an address.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType, MethodType)):
+        return f"{value.__module__ or 'builtins'}.{value.__qualname__}"
+    if type(value) is dict and depth < _MAX_DEPTH:
+        return {name: _stored(one, depth + 1) for name, one in value.items()}
+    if type(value) is list and depth < _MAX_DEPTH:
+        return [_stored(one, depth + 1) for one in value]
+    return value
+
+
 def render(run: dict[str, Any]) -> bytes:
     """Return the bytes of a file of facts; values that JSON has not become texts."""
+    if "config" in run:
+        run = {**run, "config": _stored(run["config"])}
     try:
         return orjson.dumps(run, default=safe_str, option=_WRITE_OPTIONS) + b"\n"
     except TypeError:  # an int beyond 64 bits, a lone surrogate, a circular reference

@@ -17,6 +17,7 @@ import orjson
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.environment import boot_id, git_hash, utc_now
+from foundry_fastlog.base.telemetry import resource
 from foundry_fastlog.run.info import FORMAT, read_run_file, render
 from foundry_fastlog.run.launch import Launch, Place, find_local_size
 from foundry_fastlog.run.names import Writer, make_directories
@@ -179,6 +180,8 @@ def put_entry(
         "alive": sorted(label for label, _, _ in alive),
         "foundry_fastlog": __version__,
     }
+    if known := resource():
+        entry["resource"] = known
     _put(entry_path(directory, start.number), entry)
 
 

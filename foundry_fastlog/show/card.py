@@ -38,18 +38,26 @@ _STYLE = """
 border-radius:6px;padding:12px 16px;max-width:720px;overflow-wrap:anywhere}
 @media (prefers-color-scheme:dark){.fastlog-card{--text:#e6e9ed;--quiet:#9aa4af;--line:#2a3038;
 --run:#6ea8fe;--good:#4ade80;--bad:#f87171}}
-[data-jp-theme-light="false"] .fastlog-card,.vscode-dark .fastlog-card{--text:#e6e9ed;
+[data-jp-theme-light="false"] .fastlog-card,.vscode-dark .fastlog-card,
+html[theme="dark"] .fastlog-card{--text:#e6e9ed;
 --quiet:#9aa4af;--line:#2a3038;--run:#6ea8fe;--good:#4ade80;--bad:#f87171}
 [data-jp-theme-light="true"] .fastlog-card,.vscode-light .fastlog-card{--text:#1b1f24;
 --quiet:#5b6570;--line:#e3e6ea;--run:#2563eb;--good:#15803d;--bad:#b91c1c}
 .fastlog-card b{font-weight:600}.fastlog-card .q{color:var(--quiet);font-size:12px}
 .fastlog-card .r{display:flex;flex-wrap:wrap;gap:8px 24px;margin-top:8px;align-items:flex-start}
-.fastlog-card table{border-collapse:collapse;font-size:12px;font-variant-numeric:tabular-nums}
-.fastlog-card td{padding:2px 12px 2px 0;text-align:left;background:none;color:var(--text)}
-.fastlog-card td+td{text-align:right;padding-right:0}
 .fastlog-card svg{max-width:100%;height:auto}.fastlog-card text{fill:var(--quiet);font-size:11px}
 .fastlog-card .g{stroke:var(--line)}
 """
+
+# A notebook's own rules for tables (alignment, stripes, the mouse) are as strong as those
+# of two classes and two elements: these are stronger.
+_STYLE += """
+.c table{border-collapse:collapse;border:none;margin:0;font-size:12px;
+font-variant-numeric:tabular-nums}
+.c tr{background:none}
+.c td{padding:2px 12px 2px 0;border:none;text-align:left;color:var(--text);background:none}
+.c td+td{padding-right:0;text-align:right}
+""".replace(".c", ".fastlog-card" * 3)
 
 
 def card(run: Run) -> str:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import logging
 import os
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -45,6 +45,7 @@ _MOST_WAIT_S = 60.0
 _TRIES = 5
 
 _log = logging.getLogger("foundry_fastlog")
+_Found = TypeVar("_Found")
 
 
 @dataclass
@@ -56,12 +57,14 @@ class _State:
         rows: How many rows are safe with it.
         pending: The rows after these, which may be there or not.
         position: Where the cursor is behind them.
+        run: When the run was created, which tells it from others.
     """
 
     known: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
     pending: list[Row] = field(default_factory=list)
     position: dict[str, Any] | None = None
+    run: object = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def sync_run(
     follow: bool = False,
     rate: float | None = None,
     state_file: StrPath | None = None,
+    wait: bool = False,
     **options: Any,  # noqa: ANN401 - the target's
 ) -> SyncResult:
     """Send what is recorded of a run, from where the last call got to.
@@ -100,6 +104,7 @@ def sync_run(
         follow: Go on until the run has ended.
         rate: At most so many rows a second. Default: 200 for services, no limit for files.
         state_file: Where it is noted how far that is. Default: ``RUN/.sync/TARGET.json``.
+        wait: Wait for another process that sends this run there, instead of raising an error.
         **options: ``project``, ``name``, ``entity``, ``directory`` and ``mode`` of wandb;
             ``directory`` of TensorBoard; ``uri`` and ``experiment`` of mlflow.
 
@@ -108,14 +113,15 @@ def sync_run(
         OSError: The run cannot be read, or the file cannot be written.
         RunNotFoundError: There is no run.
         SyncError: Another process sends this run there, or the target cannot be reached.
-        ValueError: An unknown target, a rate that is none, or a state file of something else.
+        ValueError: An unknown target, a rate that is none, or a state file of something else or of
+            another run.
     """
     made = _make(target, options)
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be above 0, got {rate}")
     run = Run(path)
     file = Path(state_file) if state_file else run.path / ".sync" / f"{target}.json"
-    with _held(file):
+    with _held(file, wait=wait):
         return _Sync(run, target, made, file, rate or made.rate).run(follow=follow)
 
 
@@ -137,12 +143,12 @@ def _make(target: str, options: dict[str, Any]) -> Target:
 
 
 @contextlib.contextmanager
-def _held(file: Path) -> Iterator[None]:
-    """Keep other processes from sending the same."""
+def _held(file: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes from sending the same; wait for one that does, or raise an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(descriptor)
         raise SyncError(f"another process sends this run: it holds {file}.lock") from None
@@ -167,9 +173,12 @@ class _Sync:
     def run(self, *, follow: bool) -> SyncResult:
         """Send until there is nothing more, or, if it follows, until the run has ended."""
         state = self._state
-        there = self._target.open(self._run, state.known)
+        # Noted before there is anything of this name: who is killed now finds it again.
+        state.known.setdefault("id", secrets.token_hex(4))
         self._save()
-        cursor = Cursor(self._run.path, ["metrics", "system"], position=state.position)
+        there = self._try(lambda: self._target.open(self._run, state.known), follow=follow, tries=1)
+        self._save()
+        cursor = self._cursor(state.position)
         if there is not None:
             state.pending = [row for row in state.pending if row.number >= there]
             state.rows = max(state.rows, there)
@@ -177,7 +186,9 @@ class _Sync:
         ended = ""
         while True:
             polled = cursor.poll(_POLL_BYTES)
-            self._confirm()
+            if polled.anew and Run(self._run.path).info.get("created") != state.run:
+                raise SyncError(f"{self._run.path} is another run now, and is not sent as this one")
+            more_safe = self._confirm()
             rows = list(_rows_of(polled, state.rows + len(state.pending)))
             state.position = cursor.position
             if rows:
@@ -186,6 +197,8 @@ class _Sync:
                 self._deliver(rows, follow=follow)
             if rows or polled.more:
                 continue
+            if more_safe:
+                self._save()
             if not follow or ended:
                 break
             ended = self._ended()  # and then look once more
@@ -202,11 +215,14 @@ class _Sync:
         state = state_of(Run(self._run.path).report_starts())
         return "" if state == "running" else state
 
-    def _confirm(self) -> None:
+    def _confirm(self) -> bool:
+        """Ask what is safe with the target; return whether more is."""
         state = self._state
-        safe = self._target.confirmed(state.rows + len(state.pending))
+        before = state.rows
+        safe = self._target.confirmed(before + len(state.pending))
         state.pending = [row for row in state.pending if row.number >= safe]
-        state.rows = max(state.rows, safe)
+        state.rows = max(before, safe)
+        return state.rows > before
 
     def _deliver(self, rows: list[Row], *, follow: bool) -> None:
         for begin in range(0, len(rows), _BATCH):
@@ -217,46 +233,63 @@ class _Sync:
                 time.sleep(len(part) / self._rate)
 
     def _send(self, rows: list[Row], *, follow: bool) -> None:
-        """Send rows; where the target cannot be reached, try again."""
-        wait = 1.0
-        for attempt in itertools.count(1):
+        """Send rows."""
+        self._try(lambda: self._target.send(rows), follow=follow, tries=_TRIES)
+
+    def _try(self, action: Callable[[], _Found], *, follow: bool, tries: int) -> _Found:
+        """Do something; where the target cannot be reached, try again.
+
+        Who follows tries as often as it takes while the run goes on; after its end, as others do.
+        """
+        wait, told = 1.0, False
+        while True:
             try:
-                self._target.send(rows)
-            except SyncError:  # noqa: PERF203 - a network is slower
+                return action()
+            except (ImportError, SyncError):  # noqa: PERF203 - a network is slower
                 raise
             except Exception as error:
-                if not follow and attempt == _TRIES:
+                if not follow or self._ended():
+                    tries -= 1
+                if not tries:
                     raise SyncError(f"{self._name} cannot be reached: {error}") from error
-                if attempt == 1:
+                if not told:
                     _log.warning("%s cannot be reached, trying again: %s", self._name, error)
+                told = True
                 time.sleep(wait)
                 wait = min(2 * wait, _MOST_WAIT_S)
-            else:
-                return
 
     def _load(self) -> _State:
+        created = self._run.info.get("created")
         try:
             found = orjson.loads(self._file.read_bytes())
+            if (found["format"], found["target"]) != (_FORMAT, self._name):
+                raise ValueError(found["target"])  # noqa: TRY301 - as one that is damaged
+            pending = [Row(**{**row, "values": _values(row["values"])}) for row in found["pending"]]
+            known, rows, run = dict(found["known"]), int(found["rows"]), found.get("run")
+            state = _State(known, rows, pending, found["position"], run)
+            self._cursor(state.position)
         except FileNotFoundError:
-            return _State()
-        except orjson.JSONDecodeError:
-            found = None
-        if (
-            not isinstance(found, dict)
-            or found.get("format") != _FORMAT
-            or found.get("target") != self._name
-        ):
+            return _State(run=created)
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(
                 f"{self._file} does not say how far a run was sent to {self._name}: remove it to "
                 "begin anew, or name another file"
+            ) from None
+        if state.run not in (None, created):
+            raise ValueError(
+                f"{self._file} says how far another run was sent, which was created at "
+                f"{state.run}: remove it to begin anew, or name another file"
             )
-        pending = [Row(**{**row, "values": _values(row["values"])}) for row in found["pending"]]
-        return _State(found["known"], found["rows"], pending, found["position"])
+        state.run = created
+        return state
+
+    def _cursor(self, position: dict[str, Any] | None) -> Cursor:
+        return Cursor(self._run.path, ["metrics", "system"], position=position)
 
     def _save(self) -> None:
         state = self._state
         pending = [{**asdict(row), "values": _texts(row.values)} for row in state.pending]
-        content = {"format": _FORMAT, "target": self._name, "known": state.known}
+        content = {"format": _FORMAT, "target": self._name, "known": state.known, "run": state.run}
         content |= {"rows": state.rows, "pending": pending, "position": state.position}
         temporary = self._file.with_name(f"{self._file.name}.new")
         with temporary.open("wb") as file:

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,11 +14,10 @@ __all__ = ["start_sync", "start_syncs"]
 
 _CODE = (
     "import sys; from foundry_fastlog import sync_run; "
-    "sync_run(sys.argv[1], sys.argv[2], follow=True, project=sys.argv[3] or None)"
+    "sync_run(sys.argv[1], sys.argv[2], follow=True, wait=True, project=sys.argv[3] or None)"
 )
 
 _log = logging.getLogger("foundry_fastlog")
-_started: list[subprocess.Popen[bytes]] = []  # nobody waits for them, but they are meant to run
 
 
 def start_syncs(directory: Path, targets: Iterable[str], *, project: str | None = None) -> None:
@@ -29,8 +29,9 @@ def start_syncs(directory: Path, targets: Iterable[str], *, project: str | None 
 def start_sync(directory: Path, target: str, *, project: str | None = None) -> None:
     """Start a process that sends a run until it has ended, and then ends itself.
 
-    What it says is in ``RUN/.sync/TARGET.log``. It outlives this process: what this one could not
-    wait for is sent nevertheless.
+    What it says is in ``RUN/.sync/TARGET.log``; where it gives up while this process goes on, that
+    is said here once. It outlives this process: what this one could not wait for is sent
+    nevertheless. One of an earlier start that still sends is waited for.
 
     Args:
         directory: The run's directory.
@@ -39,9 +40,10 @@ def start_sync(directory: Path, target: str, *, project: str | None = None) -> N
     """
     place = directory / ".sync"
     arguments = [str(directory), target, (project or "") if target == "wandb" else ""]
+    log = place / f"{target}.log"
     try:
         place.mkdir(exist_ok=True)
-        with (place / f"{target}.log").open("ab") as said:
+        with log.open("ab") as said:
             process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, *arguments],
                 # Not by the process that wandb has for this one.
@@ -51,6 +53,17 @@ def start_sync(directory: Path, target: str, *, project: str | None = None) -> N
                 stderr=said,
                 start_new_session=True,  # Ctrl-C is not for it
             )
-        _started.append(process)
     except OSError as error:
         _log.warning("could not start to send %s to %s: %s", directory, target, error)
+    else:
+        threading.Thread(target=_watch, args=(process, target, log), daemon=True).start()
+
+
+def _watch(process: subprocess.Popen[bytes], target: str, log: Path) -> None:
+    """Wait for a sender, and say why one gave up."""
+    if code := process.wait():
+        try:
+            reason = log.read_text("utf-8", "replace").rstrip().rpartition("\n")[2]
+        except OSError:
+            reason = ""
+        _log.warning("%s gets nothing more (exit code %d): %s; see %s", target, code, reason, log)

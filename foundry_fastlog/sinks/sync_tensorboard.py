@@ -7,11 +7,12 @@ start of a session, and hides what was recorded before for that step and later o
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from foundry_fastlog.base.extras import extra
 from foundry_fastlog.reading.run import Run
@@ -31,80 +32,92 @@ class TensorBoardTarget:
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         self._given = directory
-        self._files: dict[str, BinaryIO] = {}
+        self._begun: set[str] = set()  # names of files below the directory
 
     def open(self, run: Run, known: dict[str, Any]) -> int:
         """Cut the files back to what was noted of them."""
         with extra("export", "tensorboard"):
             import tensorboard  # noqa: F401 - whether it is there
         self._known = known
-        self._place = Path(
-            self._given or known.get("directory") or run.path / "tensorboard"
-        ).absolute()
+        if self._given is not None:
+            known["elsewhere"] = os.path.abspath(self._given)  # noqa: PTH100 - links keep their names
+        # Else in the run, wherever that is now.
+        self._place = Path(known.get("elsewhere") or run.path / "tensorboard").absolute()
         known["directory"] = str(self._place)
+        # Names of files are known before there are any: who is killed then finds them again. A
+        # number where others have a time keeps them in order.
+        number = len(list(self._place.rglob("events.out.tfevents.*")))
+        name = f"events.out.tfevents.{number:010d}.{socket.gethostname()}.fastlog"
+        self._name = known.setdefault("name", name)
         sizes: dict[str, int] = known.setdefault("sizes", {})
         known.setdefault("starts", {})
         known.setdefault("steps", {})
         for name, size in sizes.items():
             path = self._place / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("r+b" if path.exists() else "w+b")
-            file.truncate(size)
-            file.seek(0, os.SEEK_END)
-            self._files[str(path.parent.name if path.parent != self._place else "")] = file
+            if not path.is_file() or path.stat().st_size < size:
+                raise SyncError(
+                    f"{path} is not there or was cut, and rows that were sent with it: remove "
+                    ".sync/tensorboard.json in the run, or the file of --state, to send all again"
+                )
+            try:
+                os.truncate(path, size)
+            except OSError as error:
+                raise SyncError(f"event files cannot be written: {error}") from error
+            self._begun.add(name)
         return int(known.setdefault("rows", 0))
 
     def send(self, rows: list[Row]) -> None:
         """Append events."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
+        pending: dict[str, io.BytesIO] = {}
+        for row in rows:
+            rank = f"rank{row.rank}" if row.rank else ""
+            name = os.path.join(rank, self._name)  # noqa: PTH118 - a text
+            if name not in pending:
+                pending[name] = self._new_events(name)
+            writer = RecordWriter(pending[name])
+            for event in self._events(rank, row):
+                writer.write(event.SerializeToString())
         try:
-            for row in rows:
-                rank = f"rank{row.rank}" if row.rank else ""
-                writer = RecordWriter(self._file(rank))
-                for event in self._events(rank, row):
-                    writer.write(event.SerializeToString())
-            for file in self._files.values():
-                file.flush()
-                os.fsync(file.fileno())
+            for name, events in pending.items():
+                self._append(name, events.getvalue())
         except OSError as error:  # the next call begins with what was noted
             raise SyncError(f"event files cannot be written: {error}") from error
 
-    def confirmed(self, number: int) -> int:
-        """Note how large the files are."""
-        self._measure()
-        self._known["rows"] = number
-        return number
+    def _new_events(self, name: str) -> io.BytesIO:
+        """Return what is to be added to a file; a new one begins with its version."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def _measure(self) -> None:
-        for file in self._files.values():
-            self._known["sizes"][os.path.relpath(file.name, self._place)] = file.tell()
-
-    def close(self, state: str) -> None:  # noqa: ARG002 - event files do not say it
-        """Close the files, once their sizes are known."""
-        self._measure()
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-
-    def _file(self, rank: str) -> BinaryIO:
-        """Return the file of a rank; a new one begins with its version and a session's start."""
-        if rank not in self._files:
-            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-            from tensorboard.summary.writer.record_writer import RecordWriter
-
-            place = self._place / rank
-            place.mkdir(parents=True, exist_ok=True)
-            # A number where others have a time: it keeps the files in order.
-            number = len(list(place.glob("events.out.tfevents.*")))
-            name = f"events.out.tfevents.{number:010d}.{socket.gethostname()}.fastlog"
-            self._files[rank] = (place / name).open("w+b")
-            writer = RecordWriter(self._files[rank])
+        found = io.BytesIO()
+        if name not in self._begun:
+            writer = RecordWriter(found)
             writer.write(Event(file_version="brain.Event:2").SerializeToString())
             # The first one is no restart: only those that follow hide what was before.
             session = SessionLog(status=SessionLog.START)
             writer.write(Event(session_log=session).SerializeToString())
-        return self._files[rank]
+        return found
+
+    def _append(self, name: str, data: bytes) -> None:
+        path = self._place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One that is there already, and nobody has noted, is of a sender that was killed.
+        with path.open("ab" if name in self._begun else "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._begun.add(name)
+
+    def confirmed(self, number: int) -> int:
+        """Note how large the files are."""
+        for name in self._begun:
+            self._known["sizes"][name] = (self._place / name).stat().st_size
+        self._known["rows"] = number
+        return number
+
+    def close(self, state: str) -> None:
+        """Do nothing: event files do not say how a run ended."""
 
     def _events(self, rank: str, row: Row) -> Iterator[Any]:
         """Yield the events of a row."""

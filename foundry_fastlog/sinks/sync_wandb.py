@@ -8,7 +8,6 @@ safe, and is not sent again.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from foundry_fastlog.sinks.sync_rows import Row, SyncError
 __all__ = ["WandbTarget"]
 
 _LAST_S = 30.0
+_OWN = ("_step", "_runtime", "_wandb")  # of wandb's own in a row
 
 
 class WandbTarget:
@@ -56,13 +56,24 @@ class WandbTarget:
             import wandb  # noqa: F401 - whether it is there
         project = self._project or os.environ.get("WANDB_PROJECT") or "foundry_fastlog"
         known.setdefault("project", project)
-        known.setdefault("id", secrets.token_hex(4))
         self._place = Path(self._directory or run.path / ".sync")
         self._place.mkdir(parents=True, exist_ok=True)
         self._run: Any = self._begin(run, known)
         self._run.define_metric("*", step_metric="step", step_sync=False)
         known["url"] = self._run.url
-        return max(self._noted(), int(self._run.starting_step or 0))
+        there, noted = int(self._run.starting_step or 0), self._noted()
+        if not self._run.offline:
+            self._send_noted(there)
+        return max(noted, there)
+
+    def _send_noted(self, step: int) -> None:
+        """Send again what is in wandb's run files alone: its process was killed, or gave up."""
+        noted = {
+            number: row for file in self._files.values() for number, row in file.rows_from(step)
+        }
+        for number in sorted(noted):
+            row = {name: value for name, value in noted[number].items() if name not in _OWN}
+            self._run.log(row, step=number, commit=True)
 
     def _begin(self, run: Run, known: dict[str, Any]) -> Any:  # noqa: ANN401 - wandb's Run
         import wandb
@@ -89,6 +100,8 @@ class WandbTarget:
             except Exception as error:  # noqa: PERF203 - it is asked twice a second
                 # wandb's process takes a moment to see that a sender was killed.
                 if "is in use" not in str(error) or time.monotonic() > end:
+                    if type(error) is wandb.errors.CommError:  # no answer, which may yet come
+                        raise
                     raise SyncError(f"wandb could not begin a run: {error}") from error
                 time.sleep(0.5)
 

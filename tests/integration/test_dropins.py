@@ -127,7 +127,8 @@ def test_a_tensorboard_script_records_what_tensorboard_does(tmp_path: Path) -> N
     assert singles == expected
     assert len(found["train/loss"]) == 25
     assert run.report_starts()[-1].config == {"lr": 0.05, "width": 16}
-    (message,) = (line for line in run.lines("log") if line["logger"] == "tensorboard")
+    message, added = (line for line in run.lines("log") if line["logger"] == "tensorboard")
+    assert added["context"]["hparams"] == {"lr": 0.05, "width": 16}
     assert (message["message"], message["context"], message["step"]) == (
         "trained",
         {"tag": "note"},

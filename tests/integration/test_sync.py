@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +16,7 @@ from unittest.mock import Mock
 
 import pytest
 from oracle import OracleWriter, attempt, write_run_json
+from sending import kill, start_sync
 
 from foundry_fastlog import ExperimentLogging, Recorder, Run, SyncError, read_run, sync_run
 from foundry_fastlog.sinks import sync, sync_process
@@ -78,7 +76,7 @@ def test_what_is_new_is_sent(memory: Memory, tmp_path: Path) -> None:
     writer.system(cpu=3.0)
     found = sync_run(tmp_path, "wandb")
     assert (found.rows, found.sent, found.state) == (7, 7, "unknown")
-    assert found.known == {"name": tmp_path.name}
+    assert found.known["name"] == tmp_path.name
     assert values(memory)[5:] == [(None, {"loss (epoch)": 0.5, "epoch": 1}), (None, {"cpu": 3.0})]
     assert sync_run(tmp_path, "wandb").sent == 0
     writer.metrics(5, loss=math.nan, far=-math.inf)
@@ -148,7 +146,17 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: Patch) -> None:
     with pytest.raises(ValueError, match="rate must be above 0"):
         sync_run(run, "tensorboard", rate=0)
     state = tmp_path / "state.json"
-    for text in ("no json", "[]", '{"format": 1, "target": "wandb"}'):
+    sound: dict[str, Any] = {"format": 1, "target": "tensorboard", "known": {}, "rows": 0}
+    sound |= {"pending": [], "position": None}
+    damaged = [
+        {"target": "wandb"},
+        {"pending": 3},
+        {"pending": [{"a": 1}]},
+        {"position": {"x": 1}},
+        {"rows": None},
+        {"known": [1]},
+    ]
+    for text in ("", "no json", "[]", *(json.dumps({**sound, **one}) for one in damaged)):
         state.write_text(text)
         with pytest.raises(ValueError, match="remove it to begin anew"):
             sync_run(run, "tensorboard", state_file=state)
@@ -228,24 +236,13 @@ def test_a_full_disk_is_said(
 
     OracleWriter(tmp_path).fill(range(3))
     with monkeypatch.context() as patched:
-        patched.setattr(TensorBoardTarget, "_file", Mock(side_effect=OSError(28, "No space left")))
+        patched.setattr(
+            TensorBoardTarget, "_append", Mock(side_effect=OSError(28, "No space left"))
+        )
         said = command("sync", tmp_path, "--to", "tensorboard", code=1).err
     assert "event files cannot be written" in said
     command("sync", tmp_path, "--to", "tensorboard")
     assert len(scalars(tmp_path / "tensorboard", "loss")) == 3
-
-
-SENDER = "import sys; from foundry_fastlog.cli.main import main; sys.exit(main())"
-
-
-def start_sync(run: Path, *arguments: object, **variables: str) -> subprocess.Popen[bytes]:
-    # With a process of wandb's own, as from a shell.
-    kept = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
-    environment = {**kept, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
-    command = [sys.executable, "-c", SENDER, "sync", str(run), *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, start_new_session=True
-    )
 
 
 def test_senders_are_killed_at_any_time(tmp_path: Path) -> None:
@@ -266,10 +263,7 @@ def test_senders_are_killed_at_any_time(tmp_path: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.001)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        kill(process)
     sync_run(run, "tensorboard")
     assert [step for step, _, _ in scalars(run / "tensorboard", "loss")] == list(range(total))
 
@@ -334,10 +328,7 @@ def test_senders_to_wandb_are_killed(wandb_home: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.01)
         time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        kill(process)
     sync_run(run, "wandb", rate=1e6)
     from foundry_fastlog.importing.wandb_files import read_run_file
 
@@ -404,7 +395,7 @@ def test_a_database_of_mlflow(tmp_path: Path, monkeypatch: Patch) -> None:
     assert stored.info.run_name == "exp0"
     assert stored.info.status == "FINISHED"
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # or it tries for minutes
-    with pytest.raises(SyncError, match="could not begin a run"):
+    with pytest.raises(SyncError, match="mlflow cannot be reached"):
         sync_run(run, "mlflow", uri="http://127.0.0.1:1", state_file=tmp_path / "other.json")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cold, tables
+from benchmarks import cold, digest, tables
 
 RESULTS = Path(tables.__file__).parent / "results"
 
@@ -43,3 +43,35 @@ def test_the_readmes_figures_are_of_the_stored_results(result: dict[str, Any]) -
     assert tables.figure(result) in readme
     assert cold.figure(cold_result) in readme
     assert cold.render(cold_result) in (tables.HERE / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_figures_are_of_the_stored_results() -> None:
+    """After a measurement on another branch: `python -m benchmarks.digest`."""
+    assert digest.glance() in digest.PERFORMANCE.read_text(encoding="utf-8")
+    assert digest.comparison() in digest.COMPARISON.read_text(encoding="utf-8")
+
+
+def test_a_published_result_is_in_all_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The benchmarks' own page and those of docs/, between their markers."""
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    monkeypatch.setattr(digest, "PERFORMANCE", tmp_path / "performance.md")
+    monkeypatch.setattr(digest, "COMPARISON", tmp_path / "peers.md")
+    (tmp_path / "results").mkdir()
+    for name, page in (("cold", "README"), ("glance", "performance"), ("comparison", "peers")):
+        begin, end = (marker.format(name) for marker in tables.MARKERS)
+        (tmp_path / f"{page}.md").write_text(f"above\n{begin}\nstale\n{end}\nbelow\n")
+    tables.publish("cold", {"figure": 1}, "a table")
+    assert json.loads((tmp_path / "results" / "cold.json").read_text()) == {"figure": 1}
+    wanted = {"README": "a table", "performance": digest.glance(), "peers": digest.comparison()}
+    for page, text in wanted.items():
+        found = (tmp_path / f"{page}.md").read_text()
+        assert f"\n{text}\n" in found
+        assert "stale" not in found
+
+
+def test_peers_that_could_not_run_have_no_figure() -> None:
+    """A table is made of the others."""
+    section = {"fastlog": {"call_ns": {"median": 56.0}}, "wandb_offline": {"unavailable": "no"}}
+    assert digest.medians(section, "call_ns") == {"fastlog": "56.0"}

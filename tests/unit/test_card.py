@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import browser
 import pytest
 from oracle import OracleWriter, write_run_json
 from recorded import run_python
@@ -146,3 +147,48 @@ from foundry_fastlog import read_run
 print(read_run({str(tmp_path / "run")!r})._repr_html_())
 """).stdout
     assert "numpy" in page
+
+
+# What JupyterLab 4 says of tables in outputs, as far as it matters here.
+JUPYTER = """
+.jp-RenderedHTMLCommon table { border: none; margin: 0 auto 1em; }
+.jp-RenderedHTMLCommon td { text-align: right; padding: 0.5em; }
+.jp-RenderedHTMLCommon tbody tr:nth-child(odd) { background: rgb(1, 2, 3); }
+.jp-RenderedHTMLCommon tbody tr:hover { background: rgb(4, 5, 6); }
+"""
+COLOURS = {False: "rgb(27, 31, 36)", True: "rgb(230, 233, 237)"}
+NOTEBOOKS = [
+    ("data-jp-theme-light='true'", "", False),
+    ("data-jp-theme-light='false'", "", True),
+    ("class='vscode-light'", "", False),
+    ("class='vscode-dark'", "", True),
+    ("", "theme='dark'", True),  # Colab
+]
+
+
+@pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
+def test_a_card_looks_the_same_in_all_notebooks(tmp_path: Path) -> None:
+    """Their rules for tables do not reach it, it follows their theme, and fits narrow cells."""
+    with Recorder(tmp_path / ("run-" * 40)) as recorder:
+        for step in range(100):
+            recorder.record_dict(step, {"loss": 1.0 / (step + 1), "a" * 60: 0.5})
+    page = read_run(tmp_path / ("run-" * 40))._repr_html_()
+    with browser.Browser(800, 600) as opened:
+        for body, html, dark in NOTEBOOKS:
+            opened.prefer(color_scheme="light" if dark else "dark")  # the notebook's theme counts
+            (tmp_path / "page.html").write_text(
+                f"<!doctype html><html {html}><style>{JUPYTER}</style><body {body}>"
+                f"<div class='jp-RenderedHTMLCommon'>{page}</div></body></html>"
+            )
+            opened.driver.get((tmp_path / "page.html").as_uri())
+            shown = opened.ask(
+                """
+                const of = (query) => getComputedStyle(document.querySelector(query));
+                const [cell, value] = [of("td"), of("td + td")];
+                return [cell.textAlign, value.textAlign, cell.color, cell.paddingTop,
+                        of("tr").backgroundColor];
+                """
+            )
+            assert shown == ["left", "right", COLOURS[dark], "2px", "rgba(0, 0, 0, 0)"]
+        opened.resize(500, 600)
+        assert opened.ask("return document.documentElement.scrollWidth <= innerWidth")

@@ -20,13 +20,19 @@ import pytest
 from foundry_fastlog import Recorder
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (ROOT, ROOT / "docs", ROOT / "csrc", ROOT / "benchmarks")
-PAGES = sorted(path for folder in FOLDERS for path in folder.glob("*.md"))
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "csrc/*.md", "benchmarks/**/*.md", "examples/*.md")
+    for path in ROOT.glob(pattern)
+)
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>excerpt of|run by) (?P<target>\S+) -->\n+)?"
     r"^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^(?P=indent)```",
     re.MULTILINE | re.DOTALL,
 )
+
+# Packages that not everyone who runs the tests has, and what blocks have that need them.
+OPTIONAL = {"torch": "import torch", "opentelemetry": "from opentelemetry"}
 
 # Runs the blocks of a page in turn, each in its own namespace; a traceback names page and line.
 RUNNER = """
@@ -87,8 +93,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
     blocks = [block for block in blocks_of(page.read_text(encoding="utf-8")) if not block.mark]
-    if find_spec("torch") is None:
-        blocks = [block for block in blocks if "import torch" not in block.code]
+    for package, line in OPTIONAL.items():
+        if find_spec(package) is None:
+            blocks = [block for block in blocks if line not in block.code]
     if not blocks:  # a page of prose: nothing that could be wrong
         return
     done = run_blocks(page.name, blocks, folder)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sqlite3
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from contract import VALIDATORS
+from wandb_files import write_log
 
 from foundry_fastlog import Recorder, Run, SourceError, import_runs, read_run, read_runs
 from foundry_fastlog.base.environment import moment_of
@@ -296,7 +296,6 @@ def test_files_of_json_lines(tmp_path: Path, command: Command) -> None:
     assert series(read_run(one.path))["v"] == [(0, 1), (1, 2)]
     (two,) = import_runs(plain, tmp_path / "byv", step="v")
     assert [line["step"] for line in read_run(two.path).lines("metrics")] == [1]
-    assert json_lines.find_step(source) == "global_step"
     many = tmp_path / "many.jsonl"
     many.write_text("".join('{"x": 1, "time": "then", "ts": 1e400}\n' for _ in range(200)))
     (three,) = import_runs(many, tmp_path / "runs")
@@ -354,23 +353,6 @@ def test_an_imported_run_goes_on(tmp_path: Path) -> None:
     latest = max(line["timestamp"] for line in read_run(found.path).lines("metrics", starts=0))
     assert moment_of(latest) <= source.stat().st_mtime
     assert len(run.starts) == 2
-
-
-def write_log(path: Path, records: list[Any]) -> None:
-    """A LevelDB log as wandb writes one; nobody looks at the checksums."""
-    data = bytearray(b":W&B\0\0\0")
-    for record in records:
-        rest, begun = record.SerializeToString(), False
-        while rest or not begun:
-            room = 32768 - len(data) % 32768
-            if room < 7:
-                data += bytes(room)
-                continue
-            part, rest = rest[: room - 7], rest[room - 7 :]
-            kind = (3 if rest else 4) if begun else (2 if rest else 1)
-            data += struct.pack("<IHB", 0, len(part), kind) + part
-            begun = True
-    path.write_bytes(data)
 
 
 def test_long_records_and_settings_that_were_removed(tmp_path: Path) -> None:

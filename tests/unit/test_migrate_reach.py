@@ -142,44 +142,81 @@ def test_what_the_main_block_does_not_reach_stays(tmp_path: Path, name: str) -> 
         assert not any(finding.reason for finding in findings)
 
 
+REDIRECTED = """
+import contextlib
+import io
+from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stderr as taken
+
+
+def describe(model):
+    print("a model of", model)  # stays
+
+
+def enter():
+    print("enters")  # stays
+    return io.StringIO()
+
+
+def given():
+    print("is given")  # stays
+
+
+def report():
+    print("reports")
+
+
+def captured():
+    text = io.StringIO()
+    with open("x.txt", "w") as file, redirect_stdout(text), enter():
+        describe("three layers")
+        print("and more")  # stays
+        (lambda one: one())(given)
+    print("captured")
+    return text.getvalue()
+
+
+def on_a_stack():
+    text = io.StringIO()
+    with ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(text))
+        print("stacked")  # stays
+    return text.getvalue()
+
+
+def by_name():
+    text = io.StringIO()
+    takes = taken(text)
+    with takes:
+        print("named")  # stays
+
+
+if __name__ == "__main__":
+    report()
+    by_name()
+    assert captured() == "enters\\na model of three layers\\nand more\\nis given\\n"
+    assert on_a_stack() == "stacked\\n"
+"""
+
+
 def test_what_the_program_takes_from_its_own_output_stays(tmp_path: Path) -> None:
-    source = textwrap.dedent(
-        """
-        import contextlib
-        import io
-        from contextlib import redirect_stdout
-
-        def describe(model):
-            print("a model of", model)
-
-        def report():
-            print("reports")
-
-        def captured():
-            text = io.StringIO()
-            with open("x.txt", "w") as file, redirect_stdout(text):
-                describe("three layers")
-                print("and more")
-            with contextlib.redirect_stderr(text):
-                print("a warning")
-            return text.getvalue()
-
-        if __name__ == "__main__":
-            report()
-            assert captured().splitlines()[:2] == ["a model of three layers", "and more"]
-        """
-    )
+    source = REDIRECTED.replace("\\\n", "\n")
     report = migrate_source(source)
-    assert [(f.status, f.reason) for f in report.findings] == [
-        ("left", "in describe(), called inside redirect_stdout or redirect_stderr"),
-        ("convert", None),
-        ("left", "inside redirect_stdout or redirect_stderr: the text is taken"),
-        ("left", "inside redirect_stdout or redirect_stderr: the text is taken"),
-    ]
-    script = tmp_path / "program.py"
-    script.write_text(report.result)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True)
+    kept = [finding.line for finding in report.findings if finding.status == "left"]
+    assert kept == [n for n, line in enumerate(source.splitlines(), 1) if "# stays" in line]
+    reasons = {f.reason for f in report.findings if f.reason}
+    assert reasons == {
+        "where redirect_stdout or redirect_stderr takes the text",
+        *(
+            f"in {name}(), called where redirect_stdout takes the text"
+            for name in ("describe", "enter", "given")
+        ),
+    }
+    for text in (source, report.result):
+        script = tmp_path / "program.py"
+        script.write_text(text)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True)
 
 
 def test_threads_have_the_programs_logging() -> None:

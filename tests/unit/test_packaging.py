@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,23 @@ def test_every_name_is_its_home_s(name: str) -> None:
     assert getattr(home, name) is value
     assert getattr(foundry_fastlog, name) is value
     assert vars(foundry_fastlog)[name] is value
+
+
+def test_errors_name_extras_that_there_are() -> None:
+    """What is told of a missing package can be typed."""
+    named = {
+        call.args[0].value
+        for path in PACKAGE.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "extra"
+        and isinstance(call.args[0], ast.Constant)
+    }
+    listed = (ROOT / "pyproject.toml").read_text("utf-8").partition("optional-dependencies]")[2]
+    there = set(re.findall(r"^([a-z-]+) = \[", listed.partition("\n\n[")[0], re.MULTILINE))
+    assert "mlflow" in named
+    assert named <= there
 
 
 def test_dir_lists_the_public_names() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from browser import Browser, missing
 from many_ranks import durations, slower, write_ranks
 from oracle import OracleWriter, attempt, write_run_json
 
-from foundry_fastlog import Recorder, write_report
+from foundry_fastlog import Recorder, read_run, write_report
+from foundry_fastlog.analysis.series import read_charts
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -187,21 +189,57 @@ def test_a_log_axis_is_one(browser: Browser, pages: Path) -> None:
     assert window(browser, "group/zero")[0] == 1  # the first step above 0
 
 
+def smoothed(browser: Browser, name: str, run: str, weight: float) -> tuple[list[float], float]:
+    """What a chart draws of a run's metric when it is smoothed, and over how many steps."""
+    found: tuple[list[float], float] = browser.ask(
+        f"""{CHART}
+        page.settings.set({{smooth: String(arguments[2])}});
+        const {{weight, unit}} = chart.smooth;
+        const one = chart.shown.find(({{run}}) => run.name === arguments[1]);
+        const {{above, below, scale}} = (one.fine ?? one.view).curve.smooth(weight, unit);
+        return [Array.from(above, (sum, i) => (sum / below[i]) * scale), unit];""",
+        *(name, run, weight),
+    )
+    return found
+
+
 def test_smoothing_is_adams_mean_over_all_values(browser: Browser, pages: Path) -> None:
     browser.open(pages / "two.html", "smooth=0.9&hide=bad")
-    found = browser.ask(
-        f"""{CHART}
-        page.settings.set({{smooth: "0.9"}});
-        return Array.from(chart.shown[0].view.smoothed.get(0.9));""",
-        "double",
-    )
+    found, unit = smoothed(browser, "double", "fine", 0.9)
     mean, expected = 0.0, []
     for step in range(100):
         mean = 0.9 * mean + 0.1 * 2.0 * step
         expected.append(mean / (1 - 0.9 ** (step + 1)))
     assert found == pytest.approx(expected, rel=1e-9)
+    assert unit == 1
+    browser.settle()
     raw, smooth = (point(browser, "double", 47, y) for y in (94.0, expected[47]))
     assert 0 < raw < smooth / 2  # the raw curve stays, at a quarter
+
+
+def test_smoothing_is_that_of_plots(browser: Browser, tmp_path: Path) -> None:
+    """Uneven steps count by their distance, over those of the closest curve; huge values, too."""
+    chance = np.random.default_rng(1)
+    for run, apart in (("close", 3), ("wide", 20)):
+        steps = np.cumsum(chance.integers(1, 2 * apart, 400))
+        writer = OracleWriter(tmp_path / run)
+        for step, value in zip(steps.tolist(), chance.normal(size=400).tolist(), strict=True):
+            bad = math.nan if step % 7 == 0 else value
+            writer.metrics(step, step / 100, loss=bad, huge=value * 4e307, back=-step)
+    runs = [tmp_path / "close", tmp_path / "wide"]
+    write_report(runs, tmp_path / "two.html")
+    browser.open(tmp_path / "two.html")
+    for weight in (0.5, 0.99, 0.99999):
+        for name in ("loss", "huge"):
+            (chart,) = read_charts([read_run(run) for run in runs], name, weight=weight)
+            for one, run in zip(chart.series, ("close", "wide"), strict=True):
+                found, _ = smoothed(browser, name, run, weight)
+                assert found == pytest.approx(one.smooth.tolist(), rel=1e-9, abs=1e-12)
+    before = smoothed(browser, "loss", "wide", 0.9)
+    browser.open(tmp_path / "two.html", "x=back")  # values are the other way round
+    order = browser.ask(f"{CHART} return chart.shown[0].view.order", "loss")
+    assert order == sorted(order, reverse=True)
+    assert smoothed(browser, "loss", "wide", 0.9) == before
 
 
 @pytest.mark.parametrize(
@@ -309,6 +347,34 @@ def test_ranks_are_a_heat_map(browser: Browser, tmp_path: Path) -> None:
     write_report(tmp_path / "one", tmp_path / "one.html")
     browser.open(tmp_path / "one.html", "tab=ranks")
     assert "one rank" in browser.ask("return document.querySelector('.empty').innerText")
+
+
+def test_where_the_wall_time_went_is_shown(browser: Browser, tmp_path: Path) -> None:
+    """A bar and a table, beside the timings, and where there are none."""
+    for name in ("timed", "untimed"):
+        writer = OracleWriter(tmp_path / name, tick_s=0.5)
+        for step in range(10):
+            writer.metrics(step, loss=1.0)
+            if name == "timed":
+                writer.timing("step", 0.5, step)
+        writer.now += timedelta(seconds=60)
+        writer.log("<img src=x>")
+    write_report([tmp_path / "timed", tmp_path / "untimed"], tmp_path / "report.html")
+    browser.complaints()  # those of other tests
+    browser.open(tmp_path / "report.html", "tab=timings&run=timed")
+    labels = each(browser, ".shares", "one.getAttribute('aria-label')")
+    assert labels[-1] == "step 7.14 %, stalls 85 %, other 7.86 %"
+    bar = "[...one.children].map((part) => part.offsetWidth)"
+    *_, widths = each(browser, ".shares", bar)
+    assert widths[1] / sum(widths) == pytest.approx(0.85, abs=0.01)
+    said = browser.ask("return document.querySelector('main').innerText")
+    assert "The largest loss: 59.5 s (85.0%) of stalls" in said
+    assert "note" not in said
+    browser.open(tmp_path / "report.html", "tab=timings&run=untimed")
+    said = browser.ask("return document.querySelector('main').innerText")
+    assert "There are no timings." in said
+    assert "steps end with the records of the metric loss" in said
+    assert browser.complaints() == []
 
 
 def test_messages_are_searched(browser: Browser, pages: Path) -> None:
@@ -522,3 +588,63 @@ def requests(browser: Browser) -> list[str]:
     return [
         e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"
     ]
+
+
+def test_the_largest_numbers_are_drawn_and_told(browser: Browser, tmp_path: Path) -> None:
+    """An axis has ticks beyond 1e32, and room for the largest numbers of both signs."""
+    writer = OracleWriter(tmp_path / "run")
+    for step in range(50):
+        writer.metrics(step, both=1e308 * (-1) ** step, lost=3e38 * step)
+    write_report(tmp_path / "run", tmp_path / "report.html")
+    browser.open(tmp_path / "report.html")
+    ends = browser.ask(f"{CHART} return [u.scales.y.min, u.scales.y.max]", "both")
+    assert math.isfinite(ends[1] - ends[0])
+    for step, end in ((20, ends[1]), (21, ends[0])):
+        assert point(browser, "both", step, end, 3) > 0
+        assert point(browser, "both", step + 1, end, 3) == 0
+    assert "0" in browser.ask(f"{CHART} return u.axes[1]._values", "both")
+    ticks = browser.ask(f"{CHART} return u.axes[1]._values", "lost")
+    assert len(ticks) > 2
+    assert ticks[:2] == ["0", "5e+39"]
+
+
+def test_the_band_of_ranks_goes_from_step_to_step(browser: Browser, tmp_path: Path) -> None:
+    for rank in range(2):
+        OracleWriter(tmp_path / "run", rank=rank).fill(range(10), loss=float(rank))
+    write_report(tmp_path / "run", tmp_path / "report.html")
+    browser.open(tmp_path / "report.html", "theme=light")
+    for step in (3.5, 4.0, 4.5):
+        assert point(browser, "loss", step, 0.25) > 0
+        assert point(browser, "loss", step, -0.03) == 0
+
+
+def test_of_many_starts_few_lines_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    """Or the curve would not be seen; the phone shows which tab is chosen, and whole words."""
+    OracleWriter(tmp_path / "run").fill(range(4))
+    for number in range(1, 200):
+        attempt(tmp_path / "run", number).fill(range(number * 5, number * 5 + 4))
+    write_report(tmp_path / "run", tmp_path / "report.html")
+    browser.open(tmp_path / "report.html")
+    assert len(browser.ask(f"{CHART} return chart.lines()", "loss")) == 199
+    script = f"""{CHART}
+        const {{left, top, width, height}} = u.bbox;
+        let lines = 0;
+        for (let x = left; x < left + width; x++) {{
+          const {{data}} = u.ctx.getImageData(x, top + 10, 1, 20);
+          let dark = 0;
+          for (let i = 0; i < data.length; i += 4) dark += data[i + 3] > 120;
+          lines += dark > 4;
+        }}
+        return [lines, width];"""
+    lines, width = browser.ask(script, "loss")
+    assert 10 < lines <= width / 8
+    browser.resize(360, 740)
+    try:
+        browser.open(tmp_path / "report.html", "tab=about")
+        box = "return document.querySelector('[aria-selected=true]').getBoundingClientRect().right"
+        browser.wait(f"{box} <= 360")
+        heights = each(browser, "main table:last-of-type tbody tr", "one.offsetHeight")
+        assert max(heights[-5:]) < 30
+        assert each(browser, ".facts dd", "one.innerText")[0].startswith("2026")
+    finally:
+        browser.resize(1440, 900)

@@ -93,6 +93,25 @@ def test_a_page_is_one_file_that_asks_nobody(tmp_path: Path) -> None:
     assert not re.search(r"<(?:script|img|iframe|link)[^>]* (?:src|href)=\"(?!data:)", text)
 
 
+def test_where_the_time_went_is_in_a_report(tmp_path: Path) -> None:
+    """Of all starts, or of the one that was asked for; of a run without records, nothing."""
+    writer = OracleWriter(tmp_path / "run", tick_s=0.5)
+    for step in range(10):
+        writer.timing("step", 0.5, step)
+    attempt(tmp_path / "run", 1, tick_s=0.5).fill(range(10, 20))
+    OracleWriter(tmp_path / "empty")
+    page = tmp_path / "report.html"
+    write_report([tmp_path / "run", tmp_path / "empty"], page)
+    run, empty = data_of(page)["runs"]
+    assert empty["goodput"] is None
+    assert {part["name"] for part in run["goodput"]["parts"]} == {"step", "between starts"}
+    assert run["goodput"]["wall_s"] == pytest.approx(3605.0)
+    assert run["goodput"]["loss"].endswith("between starts, before start 1.")
+    write_report(tmp_path / "run", page, starts=0)
+    (run,) = data_of(page)["runs"]
+    assert run["goodput"]["wall_s"] == pytest.approx(5.0)
+
+
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>\u2028\0"
     run = tmp_path / "run<b>&"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import json
 import math
-import queue
 import shutil
 import signal
 import socket
@@ -13,16 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY, Mock
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from browser import Browser, missing
+from live_server import TOKEN, Served, news, until
 from many_ranks import durations, slower, write_ranks
 from oracle import OracleWriter, attempt, write_run_json
 from page_arrays import decode
@@ -33,109 +29,13 @@ from foundry_fastlog.analysis.runs import Runs
 from foundry_fastlog.pages import following, live, server
 from foundry_fastlog.pages.following import Follower, Wanted
 from foundry_fastlog.pages.live import LiveRun, LiveRuns, rows_of
-from foundry_fastlog.pages.server import LivePage, listen
+from foundry_fastlog.pages.server import listen
 from foundry_fastlog.run.files import RunNotFoundError
 from foundry_fastlog.show.palette import styles_of
 
 pytest.importorskip("starlette")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 Patch = pytest.MonkeyPatch
-TOKEN = "a-token"
-
-
-class Served:
-    """A server in a thread, and what asks it."""
-
-    def __init__(self, root: Path) -> None:
-        self.page = LivePage(root, TOKEN)
-        self._socket = listen("127.0.0.1", 0)
-        self.port = self._socket.getsockname()[1]
-        config = uvicorn.Config(self.page.app(), log_level="error", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        options = {"sockets": [self._socket]}
-        self._thread = threading.Thread(target=self._server.run, kwargs=options)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(20)
-        self._socket.close()
-        assert not self._thread.is_alive()
-
-    def request(self, path: str, body: bytes | None = None, **headers: str) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        cookie = {"Cookie": f"foundry-fastlog-{self.port}={TOKEN}"}
-        connection.request("POST" if body else "GET", path, body, {**cookie, **headers})
-        response = connection.getresponse()
-        response.body = response.read()
-        connection.close()
-        return response
-
-    def get(self, path: str, code: int = 200, **parameters: Any) -> Any:
-        response = self.request(f"{path}?{urlencode(parameters)}")
-        assert response.status == code, response.body
-        return json.loads(response.body)
-
-    @contextmanager
-    def events(self, client: str) -> Iterator[queue.Queue[tuple[str, Any]]]:
-        """What a client is told."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        cookie = {"Cookie": f"foundry-fastlog-{self.port}={TOKEN}"}
-        connection.request("GET", f"/api/events?client={client}", headers=cookie)
-        response = connection.getresponse()
-        assert response.headers["content-type"].startswith("text/event-stream")
-        told: queue.Queue[tuple[str, Any]] = queue.Queue()
-
-        def read() -> None:
-            kind = ""
-            for raw in response:
-                line = raw.decode().rstrip()
-                if line.startswith("event: "):
-                    kind = line[7:]
-                elif line.startswith("data: "):
-                    told.put((kind, json.loads(line[6:])))
-            told.put(("end", None))
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        assert told.get(timeout=20) == ("hello", {})
-        try:
-            yield told
-        finally:
-            connection.sock.shutdown(socket.SHUT_RDWR)
-            thread.join(20)
-            response.close()
-            connection.close()
-
-    def follow(self, client: str, **runs: Sequence[str | list[str]]) -> None:
-        body = json.dumps({"client": client, "runs": runs}).encode()
-        assert self.request("/api/follow", body).status == 200
-
-
-@pytest.fixture
-def served(tmp_path: Path, tmp_path_factory: Any, monkeypatch: Patch) -> Iterator[Served]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(server, "_POLL_S", 0.02)
-    monkeypatch.setattr(server, "_LIST_S", 0.0)
-    monkeypatch.setattr(server, "_STALE_S", 0.0)
-    found = Served(tmp_path)
-    yield found
-    found.close()
-
-
-def news(told: queue.Queue[tuple[str, Any]]) -> dict[str, Any]:
-    """The next news, whatever else is told."""
-    while True:
-        kind, data = told.get(timeout=20)
-        if kind == "news":
-            return dict(data)
-
-
-def until(check: Any, timeout: float = 20.0) -> None:
-    end = time.monotonic() + timeout
-    while not check():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_only_who_has_the_token_is_answered(served: Served) -> None:
@@ -282,7 +182,7 @@ def test_clients_hear_what_is_new_and_nothing_else(served: Served, tmp_path: Pat
             assert recorder.flush()
             heard = news(one)
             assert heard["values"] == {"loss": [0, ["nan"]]}
-            steps, times = heard["at"][0]
+            steps, times = heard["at"][0]["clock"]
             assert steps == [1]
             assert abs(times[0] / 1000 - time.time()) < 60
             assert news(two)["values"] == {"lr": [0, [0.2]]}
@@ -294,7 +194,7 @@ def test_clients_hear_what_is_new_and_nothing_else(served: Served, tmp_path: Pat
             recorder.record(2, loss=3.0)
             assert recorder.flush()
             heard = news(one)
-            assert (heard["at"][0][0], heard["values"]["loss"]) == ([2], [0, [3.0]])
+            assert (heard["at"][0]["clock"][0], heard["values"]["loss"]) == ([2], [0, [3.0]])
             recorder.rewind(1)
             assert recorder.flush()
             assert news(one)["anew"]
@@ -365,7 +265,7 @@ def test_of_many_new_values_the_extremes_are_told(tmp_path: Path, monkeypatch: P
         writer.metrics(step, loss=value, twin=value)
     found = follower.poll([loss, twin])
     place, values = found["values"]["loss"]
-    steps, _ = found["at"][place]
+    steps, _ = found["at"][place]["clock"]
     assert found["values"]["twin"] == [place, values]
     assert len(steps) <= 41
     assert (steps[0], steps[-1]) == (3, 999)
@@ -397,7 +297,7 @@ def test_system_figures_and_epochs_are_followed(served: Served, tmp_path: Path) 
     assert decode(found["arrays"]) == [tens, [step + 0.5 for step in tens]]
     steps, times = decode(found["clock"])
     assert steps == tens
-    assert found["until"] == times[-1]
+    assert (found["reached"], len(times)) == ({"@0": 10}, 10)
     found = served.get("/api/curve", name="cpu", kind="system", first=20, last=45, **asked)
     assert decode(found["arrays"])[0] == [20, 30, 40]
     found = served.get("/api/curve", name="loss", kind="epoch", **asked)
@@ -414,13 +314,13 @@ def test_system_figures_and_epochs_are_followed(served: Served, tmp_path: Path) 
         writer.system(cpu=7.0)
         heard = news(told)
         assert heard["values"] == {"cpu (system)": [0, [7.0]]}
-        assert heard["at"][0][0] == [90]
+        assert heard["at"] == [{"clock": [[90], ANY], "numbers": [10], "of": [["@0", 1]]}]
         assert heard["said"]  # a name that it had not heard of
         writer.metrics(100, 2, loss=3.0)
-        assert news(told)["at"][0] == [[100], ANY, [2.0]]
+        assert news(told)["at"][0]["clock"] == [[100], ANY, [2.0]]
         writer.system(cpu=8.0)
         heard = news(told)
-        assert (heard["at"][0][0], heard["said"]) == ([100], False)
+        assert (heard["at"][0]["clock"][0], heard["said"]) == ([100], False)
         writer.summary(1, loss=-2.0)
         heard = news(told)
         assert heard["values"] == {"loss (epoch)": [0, [-2.0]]}
@@ -496,12 +396,18 @@ def test_the_command_serves_until_ctrl_c(tmp_path: Path, command: Any) -> None:
         response = connection.getresponse()
         assert response.status == 200
         assert f"port {port} is in use" in command("ui", tmp_path, "--port", port, code=2).err
+        half = socket.create_connection(("127.0.0.1", port))
+        head = f"POST /api/follow HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie['Cookie']}\r\n"
+        half.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        again = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        again.request("GET", "/api/runs", headers=cookie)  # it has seen what was sent before
+        assert again.getresponse().status == 200
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
         assert process.returncode == 0, said
         assert "Traceback" not in said
-        response.close()
-        connection.close()
+        for one in (response, connection, half, again):
+            one.close()
     assert "is no directory" in command("ui", tmp_path / "none", code=2).err
     assert "cannot listen on" in command("ui", tmp_path, "--host", "192.0.2.1", code=2).err
 

@@ -124,14 +124,14 @@ def test_a_curve_has_its_times_and_epochs_and_shares_them(tmp_path: Path) -> Non
 
 
 def test_nan_and_infinity_are_marks_with_their_steps(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(curves, "_MOST_MARKS", 3)
+    monkeypatch.setattr(curves, "MOST_MARKS", 3)
     writer = OracleWriter(tmp_path)
     bad = {2: math.nan, 3: math.inf, 5: -math.inf, 6: math.nan}
     for step in range(8):
         writer.metrics(step, loss=bad.get(step, 1.0), all_bad=math.nan)
     entries, blobs = read(tmp_path)
     loss = entries["loss"]
-    assert (loss["marks"], loss["bad"]) == ([[2, "NaN"], [3, "inf"], [5, "-inf"]], 4)
+    assert (loss["marks"], loss["bad"]) == ([[2, "NaN"], [3, "inf"], [6, "NaN"]], 4)
     assert [step for step, _ in values_of(blobs, loss)["first"]] == [0, 1, 4, 7]
     assert entries["all_bad"]["last"] is None
     assert decode(blobs[entries["all_bad"]["blob"]]) == [[], []]
@@ -197,7 +197,9 @@ def test_many_metrics_are_read_in_parts(tmp_path: Path, monkeypatch: Patch) -> N
     for number, name in enumerate(names):
         points = values_of(blobs, entries[name])["first"]
         assert points == [(step, step + number) for step in range(4)]
-    assert len(decode(blobs[entries[names[0]]["clock"]])) == 2  # not all have an epoch
+    epochs = decode(blobs[entries[names[0]]["clock"]])[2]
+    assert [epochs[0], epochs[1], epochs[3]] == [1, 1, 1]
+    assert math.isnan(epochs[2])
 
 
 def test_steps_out_of_order_are_sorted(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
+import os
 import re
 import sys
+import textwrap
 import threading
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -310,6 +314,118 @@ def test_what_only_a_subclass_can_do_wrong() -> None:
     with pytest.raises(TypeError, match="must return Durations"):
         odd.get_timing_statistics()
     assert odd.get_timing_statistics() == {}
+
+
+def test_an_error_of_one_name_is_not_anothers(perf: PerformanceLogger, monkeypatch: Patch) -> None:
+    """It does not end that block's code, nor hide an error of its own, nor lose its duration."""
+    real = perf._new_series
+
+    def fails(name: str) -> Any:
+        if name == "odd":
+            raise MemoryError("no more")
+        if name == "stopped":
+            raise KeyboardInterrupt
+        return real(name)
+
+    monkeypatch.setattr(perf, "_new_series", fails)
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda hook: told.append(repr(hook.exc_value)))
+    with perf.time_block("odd"):
+        pass
+    for _ in range(63):
+        with perf.time_block("good"):
+            pass
+    with pytest.raises(KeyError), perf.time_block("good"):
+        raise KeyError("its own")
+    assert told == ["MemoryError('no more')"]
+    assert perf.get_timing_statistics("good")["count"] == 64
+    with perf.time_block("stopped"):
+        pass
+    for _ in range(63):
+        with perf.time_block("good"):
+            pass
+    with pytest.raises(KeyboardInterrupt), perf.time_block("good"):
+        pass
+    assert perf.get_timing_statistics("good")["count"] == 128
+
+
+def test_a_look_while_another_thread_is_in_the_midst(
+    perf: PerformanceLogger, monkeypatch: Patch
+) -> None:
+    """It finds what has ended, and a reset forgets what was on its way."""
+    inside, go_on = threading.Event(), threading.Event()
+    real = perf._new_series
+
+    def waits(name: str) -> Any:
+        if threading.current_thread() is other:
+            inside.set()
+            assert go_on.wait(60)
+        return real(name)
+
+    def settle() -> None:
+        with perf.time_block("others"):
+            pass
+        perf.get_timing_statistics()
+
+    monkeypatch.setattr(perf, "_new_series", waits)
+    other = threading.Thread(target=settle)
+    with perf.time_block("mine"):
+        pass
+    other.start()
+    assert inside.wait(60)
+    assert perf.get_timing_statistics("mine")["count"] == 1
+    assert perf.get_timing_statistics("others")["count"] == 1
+    perf.reset_timers()
+    go_on.set()
+    other.join()
+    assert all(not times for times in perf.timers.values())
+
+
+def test_names_of_a_subclass_are_not_kept(perf: PerformanceLogger) -> None:
+    """One may refer to the logger, which nothing would free then."""
+
+    class Name(str):
+        __slots__ = ("owner",)
+
+    def make() -> weakref.ref[PerformanceLogger]:
+        own = PerformanceLogger(LOGGER)
+        name = Name("a")
+        name.owner = own
+        with own.time_block(name):
+            pass
+        return weakref.ref(own)
+
+    gone = make()
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_childs_set_up_is_not_part_of_its_first_block(tmp_path: Path) -> None:
+    """Nor of the duration in the line."""
+    code = """
+        import logging, os, sys, time
+        from pathlib import Path
+        from foundry_fastlog import PerformanceLogger, Recorder
+
+        with Recorder(sys.argv[1]) as recorder:
+            perf = PerformanceLogger(logging.getLogger("x"), recorder)
+            child = os.fork()
+            if child == 0:
+                begin = time.perf_counter()
+                block = perf.time_block("first")
+                with block:
+                    entered = time.perf_counter()
+                    left = time.perf_counter()
+                outside = time.perf_counter() - begin
+                Path(sys.argv[2]).write_text(f"{block.elapsed} {entered - begin} {outside}")
+                recorder.close()
+                os._exit(0)
+            os.waitpid(child, 0)
+    """
+    run_python(textwrap.dedent(code), tmp_path / "run", tmp_path / "times")
+    elapsed, entering, outside = map(float, (tmp_path / "times").read_text().split())
+    assert elapsed < outside - entering / 2
 
 
 def test_a_structured_logger_gets_the_step(caplog: Caplog) -> None:

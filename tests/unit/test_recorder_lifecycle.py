@@ -9,8 +9,10 @@ import json
 import logging
 import pickle
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -187,6 +189,25 @@ def filtered(react: Callable[[logging.LogRecord], object]) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(react_and_pass)
+
+
+def test_a_block_ends_where_it_was_left_whatever_its_exit_does(tmp_path: Path) -> None:
+    """Its timestamp less its duration is its begin, so that traces have it around what is in it."""
+    slept: list[float] = []
+
+    def sleep(_: logging.LogRecord) -> None:
+        began = time.time()
+        time.sleep(0.2)
+        slept.append(time.time() - began)
+
+    with filtered(sleep), Recorder(tmp_path, ring_bytes=64 << 10) as recorder:
+        with recorder.timer("block"):
+            recorder.record(0, note="x" * 10_000)  # the next call tells
+            left = time.time()
+        assert slept
+    (line,) = lines(tmp_path, "performance")
+    ended = datetime.fromisoformat(line["timestamp"].replace("Z", "+00:00")).timestamp()
+    assert ended - left < slept[0] / 2
 
 
 def test_a_logging_handler_may_record(tmp_path: Path) -> None:

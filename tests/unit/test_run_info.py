@@ -173,10 +173,10 @@ def test_values_within_configurations(tmp_path: Path) -> None:
         ("arguments", namespace, {"deeper": {"lr": 0.4}, "opaque": "cuda:0"}),
         ("mapping", UserDict(m=Settings(lr=0.5)), {"m": {"lr": 0.5, "path": "/data"}}),
         ("model", WithOpaque(), {"device": "cuda:0", "inner": {"lr": 0.1, "path": "/data"}}),
-        ("kind", Settings, str(Settings)),
+        ("kind", Settings, f"{__name__}.Settings"),
         ("liar", Liar(), "liar"),
         ("path", Path("/data"), "/data"),
-        ("nan", float("nan"), None),
+        ("nan", float("nan"), "nan"),
         (5, "int key", "int key"),
     ]
     refused = [
@@ -329,7 +329,7 @@ def test_a_configuration_grows(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         recorder.update_config({"late": math.inf})
         with pytest.raises(TypeError, match="config must be"):
             recorder.update_config(5)
-    grown = {"lr": 2.0, "seed": 1, "data": {"name": "x"}, "rank1": True, "late": None}
+    grown = {"lr": 2.0, "seed": 1, "data": {"name": "x"}, "rank1": True, "late": "inf"}
     (report,) = read_run(tmp_path).report_starts()
     assert report.config == grown
     assert read(tmp_path)["config"] == {name: grown[name] for name in grown if name != "rank1"}
@@ -360,3 +360,31 @@ def test_workers_and_the_configuration(tmp_path: Path) -> None:
     assert "a spawned worker cannot change the configuration" in said
     (report,) = read_run(tmp_path).report_starts()
     assert report.config == {"lr": 1.0, "child": 1}
+
+
+def test_settings_that_json_has_not(tmp_path: Path) -> None:
+    """Nothing of them is lost, and two starts of one program have the same."""
+    deep: dict[str, object] = {"end": math.inf}
+    for _ in range(60):
+        deep = {"in": deep}
+    config = {
+        "inf": math.inf,
+        "list": [-math.inf, {"nan": math.nan}, 1.5],
+        "function": test_a_configuration_grows,
+        "class": Recorder,
+        "built in": print,
+        "method": [].append,
+        "deep": deep,
+    }
+    for _ in range(2):
+        with Recorder(tmp_path, config=config) as recorder:
+            recorder.record(0, loss=1.0)
+    first, second = (one.config for one in read_run(tmp_path).report_starts())
+    assert first == second
+    assert read(tmp_path)["config"] == first
+    assert first["inf"] == "inf"
+    assert first["list"] == ["-inf", {"nan": "nan"}, 1.5]
+    assert first["function"].endswith("test_run_info.test_a_configuration_grows")
+    assert first["class"] == "foundry_fastlog.recording.recorder.Recorder"
+    assert first["built in"] == "builtins.print"
+    assert first["method"] == "builtins.list.append"

@@ -103,3 +103,12 @@ def test_a_recorder_that_is_open(tmp_path: Path) -> None:
     assert points(tmp_path / "run", "loss") == logged
     assert points(tmp_path / "run", "more") == [(10, 1)]
     assert messages(tmp_path / "run") == [("Configuration", None)]
+
+
+def test_a_tracker_that_is_used_again(tmp_path: Path) -> None:
+    """Its second training is the run's next start."""
+    run, tracker = tmp_path / "run", FastlogTracker(tmp_path / "run")
+    first = train(tracker, steps=3)
+    second = train(tracker, begin=3, steps=5)
+    assert points(run, "loss") == first + second
+    assert [start["config"]["begin"] for start in starts(run)] == [0, 3]

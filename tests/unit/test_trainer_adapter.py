@@ -7,13 +7,14 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from adapters import ends, messages, points, starts
 from recorded import run_python
 
 from foundry_fastlog import Recorder, read_run
 from foundry_fastlog.integrations import adapter as module
-from foundry_fastlog.integrations.adapter import Adapter
+from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.integrations.step_timing import StepTiming
 
 
@@ -35,8 +36,8 @@ def test_wrong_calls(tmp_path: Path) -> None:
             adapter(None, recorder, options={"fsync": "none"})
     with pytest.raises(FileNotFoundError, match="no run"):
         adapter(tmp_path / "other", options={"resume": "must"}).open()
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        adapter(tmp_path / "other", options={"colour": "red"}).open()
+    with pytest.raises(TypeError, match="no option colour"):
+        adapter(tmp_path / "other", options={"colour": "red"})
 
 
 def test_what_is_not_open_records_nothing(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_program_that_ends_well(tmp_path: Path) -> None:
     run_python(
         """
 import sys
-from foundry_fastlog.integrations.adapter import Adapter
+from foundry_fastlog.integrations.adapter import Adapter, Adapting
 one = Adapter(sys.argv[1], None, logger="test")
 one.open()
 one.log({"x": 1}, 1)
@@ -159,3 +160,66 @@ def test_timings_of_what_has_no_step() -> None:
     timing.optimizer_end()
     timing.step_end()
     assert told == []
+
+
+def test_a_configuration_among_the_options(tmp_path: Path) -> None:
+    """The trainer's is added to it, also where a pickle opens the run."""
+    first = adapter(tmp_path / "run", options={"config": {"seed": 1, "lr": 2}})
+    one = pickle.loads(pickle.dumps(first))
+    one.open({"lr": 3})
+    one.close()
+    assert starts(tmp_path / "run")[0]["config"] == {"seed": 1, "lr": 3}
+
+
+@pytest.mark.parametrize("step", [3.0, 3.7, np.float32(3), np.int64(3), "3", np.array(3.0)])
+def test_steps_that_are_no_ints(tmp_path: Path, step: Any) -> None:
+    """Trainers have floats and arrays; a step that somebody logged is one."""
+    one = adapter(tmp_path / "run")
+    one.open()
+    one.log({"x": 1.0}, step)
+    one.say("m", step=step)
+    one.timing("t", 0.5, step)
+    assert one.step == 3
+    one.close()
+    run = tmp_path / "run"
+    assert points(run, "x") == [(3, 1.0)]
+    assert messages(run) == [("m", 3)]
+    assert [line["step"] for line in read_run(run).lines("performance")] == [3]
+
+
+def test_what_cannot_be_recorded_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a trainer hands on, the training goes on, and what is beside it is recorded."""
+    one = adapter(tmp_path / "run")
+    one.open()
+    one.log({"x": 1.0}, 5)
+    for _ in range(2):
+        one.log({"x": 2.0}, float("nan"))  # type: ignore[arg-type]
+        one.log(None, 7)  # type: ignore[arg-type]
+        one.log({"x": 3.0}, 2**70)
+        one.summarize("bad", {"x": 1.0})  # type: ignore[arg-type]
+        one.say("m", level="LOUD")
+    one.close()
+    assert points(tmp_path / "run", "x")[:2] == [(5, 1.0), (6, 2.0)]
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("is no step" in text for text in told) == 1
+    assert sum("TypeError" in text for text in told) == 1
+    assert sum("OverflowError" in text for text in told) == 1
+    assert sum("unknown level" in text for text in told) <= 1
+
+
+def test_a_second_block_is_the_next_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Logger(Adapting):
+        def __init__(self, one: Adapter) -> None:
+            self._adapter = one
+
+    logger = Logger(adapter(tmp_path / "run"))
+    for step in range(2):
+        with logger:
+            logger._adapter.open({"try": step})
+            logger._adapter.log({"x": step}, step)
+        logger._adapter.log({"x": 9}, 9)
+    assert points(tmp_path / "run", "x") == [(0, 0), (1, 1)]
+    assert [start["config"] for start in starts(tmp_path / "run")] == [{"try": 0}, {"try": 1}]
+    assert caplog.text.count("is closed. Close it after all") == 2

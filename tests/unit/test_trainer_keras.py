@@ -177,3 +177,13 @@ def test_a_model_that_says_little(tmp_path: Path) -> None:
         for line in read_run(tmp_path / "run").lines("log")
         if line["message"] == "Configuration"
     ] == [1]
+
+
+def test_a_training_after_its_close(tmp_path: Path) -> None:
+    """It is the run's next start."""
+    callback = FastlogCallback(tmp_path / "run")
+    for _ in range(2):
+        fit(model(), callback, epochs=1)
+        assert callback.close()
+    assert len(starts(tmp_path / "run")) == 2
+    assert complete(tmp_path / "run")

@@ -253,3 +253,14 @@ raise ValueError("bad batch")
     (line,) = read_run(tmp_path / "run").lines("errors")
     assert (line["message"], line["error_message"]) == ("Program failed", "bad batch")
     assert line["step"] == 3
+
+
+@pytest.mark.parametrize("given", [None, "text", 3, [1, 2]])
+def test_hyperparameters_of_any_kind(tmp_path: Path, given: Any) -> None:
+    """Lightning's own loggers take them, so they do not end a training."""
+    with FastlogLogger(tmp_path / "run") as logger:
+        logger.log_hyperparams(given)
+        logger.log_metrics({"x": 1.0}, 2.0)
+    expected = {} if given is None else {"hparams": given}
+    assert starts(tmp_path / "run")[0]["config"] == expected
+    assert points(tmp_path / "run", "x") == [(2, 1.0)]

@@ -262,3 +262,15 @@ def test_after_its_close(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         trained.evaluate()
         trained.evaluate()
     assert sum("not recorded" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_training_after_its_close(tmp_path: Path) -> None:
+    """It is the run's next start."""
+    callback = FastlogCallback(tmp_path / "run")
+    for rate in (1e-2, 2e-2):
+        trained = trainer(tmp_path, callback, max_steps=2, learning_rate=rate)
+        trained.train()
+        assert callback.close()
+    assert points(tmp_path / "run", "loss") == history(trained, "loss")
+    found = [start["config"]["args"]["learning_rate"] for start in starts(tmp_path / "run")]
+    assert found == [1e-2, 2e-2]

@@ -145,13 +145,12 @@ class Processes:
             return False
         connection, _ = self.door.accept()
         connection.settimeout(DEADLINE_S)
-        with contextlib.suppress(OSError, ValueError):
+        try:
             data = b""
             while b"\n" not in data:
                 more = connection.recv(65536)
                 if not more:
-                    connection.close()
-                    return True  # killed as it came
+                    raise ConnectionError("killed as it came")
                 data += more
             line, _, rest = data.partition(b"\n")
             hello = json.loads(line)
@@ -165,6 +164,8 @@ class Processes:
                 giver = self.known[parent]
                 process.group, process.namespace = giver.group, giver.namespace
             self.known[number] = process
+        except (OSError, ValueError):  # killed, or gone meanwhile
+            connection.close()
         return True
 
     # ---- commands --------------------------------------------------------------------------------

@@ -12,6 +12,11 @@ const SECONDS = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 
 SECONDS.push(10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY);
 SECONDS.push(2 * DAY, 5 * DAY, 10 * DAY, 30 * DAY, 100 * DAY);
 
+// Those between numbers: uPlot's own, up to 1e32, and on to the largest.
+const NUMBERS = [];
+for (let exponent = -32; exponent < 308; exponent++)
+  for (const part of exponent < 32 ? [1, 2, 2.5, 5] : [1, 2, 5]) NUMBERS.push(Number(`${part}e${exponent}`));
+
 function axis(more) {
   return {
     stroke: () => token("quiet"),
@@ -28,20 +33,23 @@ export function axesOf(x) {
     across.incrs = SECONDS;
     across.values = (_, splits) => splits.map((at) => (at === null ? "" : duration(at)));
   } else if (x !== "time") across.values = written;
-  const up = axis({ gap: 4, space: 34, size: widthOf, values: written });
+  const up = axis({ gap: 4, space: 34, size: widthOf, values: written, incrs: NUMBERS });
   return [across, up];
 }
 
 // As short as tells neighbours apart.
 function written(_, splits) {
-  const known = splits.filter((at) => at !== null);
+  const given = splits.filter((at) => at !== null);
+  // What rounding has left of nothing is nothing.
+  const apart = given.length > 1 ? Math.abs(given[1] - given[0]) : 0;
+  const exact = (at) => (Math.abs(at) < apart * 1e-9 ? 0 : at);
+  const known = given.map(exact);
   const texts = new Map(known.map((at) => [at, short(at)]));
   if (new Set(texts.values()).size < texts.size) {
-    const step = Math.abs(known[1] - known[0]);
-    const digits = Math.min(17, Math.max(4, 2 + Math.ceil(Math.log10(Math.max(...known.map(Math.abs)) / step))));
+    const digits = Math.min(17, Math.max(4, 2 + Math.ceil(Math.log10(Math.max(...known.map(Math.abs)) / apart))));
     for (const at of known) texts.set(at, String(Number(at.toPrecision(digits))));
   }
-  return splits.map((at) => (at === null ? "" : texts.get(at)));
+  return splits.map((at) => (at === null ? "" : texts.get(exact(at))));
 }
 
 function widthOf(chart, values, index, cycle) {
@@ -58,6 +66,13 @@ export function scalesOf(x, logX, logY, rangeX, rangeY) {
 }
 
 const MOST = 1.7e308; // ticks and their distances must be finite
+
+const WIDEST = [-MOST / 2, MOST / 2];
+
+// A value where an axis can show it: on the edge, if the axis could be no wider.
+export function reachable(value, [low, high]) {
+  return high - low < MOST ? value : Math.max(low, Math.min(high, value));
+}
 
 // What is no distance for ticks: between neighbouring doubles there are none.
 function least(low, high) {
@@ -78,7 +93,7 @@ export function padded(range, log) {
     const room = high > low ? (high / low) ** 0.05 : 1.5;
     return [low / room, high * room];
   }
-  if (!Number.isFinite(high - low)) [low, high] = [Math.max(low, -MOST / 2), Math.min(high, MOST / 2)];
   const room = high - low > least(low, high) ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
-  return [Math.max(low - room, -MOST), Math.min(high + room, MOST)];
+  [low, high] = [Math.max(low - room, -MOST), Math.min(high + room, MOST)];
+  return high - low < MOST ? [low, high] : WIDEST;
 }

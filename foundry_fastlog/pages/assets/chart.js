@@ -1,12 +1,13 @@
 // One chart: the curves of a metric, of all runs that are shown, painted on a uPlot.
 
-import { axesOf, padded, scalesOf, widened } from "./axes.js";
+import { axesOf, padded, reachable, scalesOf, widened } from "./axes.js";
 import { rangeOf, within } from "./curve.js";
 import { h, token } from "./dom.js";
 import { count, named, short, unit } from "./format.js";
 import { gestures } from "./gestures.js";
 import { markAt, nearest } from "./hover.js";
 import { paintCurve, paintLines, paintMarks } from "./paint.js";
+import { unitOf } from "./smooth.js";
 
 export const HEIGHT = 224; // of the plot; with its title a chart has 260 pixels
 
@@ -67,6 +68,7 @@ export class Chart {
             source.load(run, this.name),
             run.curves.has(axis) ? source.load(run, axis) : null,
           ]);
+          if (axis === "epoch") await source.seekEpochs?.(run, this.name, curve);
           return { run, other, view: curve.over(axis, run.origin, other) };
         } catch (error) {
           this.failed = `${run.name}: ${error.message}`; // the other runs are shown
@@ -110,6 +112,7 @@ export class Chart {
         const last = Math.ceil(one.view.steps.last[to - 1] / round) * round;
         const fine = await source.refine(one.run, this.name, first, last, points).catch(() => null);
         if (!fine || window !== this.rangeX) return;
+        fine.base = one.view.curve;
         one.fine = fine.over(this.axis, one.run.origin, one.other);
       }
       this.fit();
@@ -219,9 +222,9 @@ export class Chart {
     const place = {
       ...{ left, top, width, bottom: top + height, ratio: devicePixelRatio, log: this.logY },
       x: (value) => u.valToPos(value, "x", true),
-      y: (value) => u.valToPos(value, "y", true),
+      y: (value) => u.valToPos(reachable(value, this.rangeY), "y", true),
     };
-    const smooth = Number(this.page.settings.get("smooth"));
+    const { smooth } = this;
     const focus = this.page.focus;
     // The run that is pointed at is on top.
     const order = [...this.shown].sort((a, b) => (a.run === focus) - (b.run === focus));
@@ -233,6 +236,12 @@ export class Chart {
       paintMarks(u.ctx, view, style, place);
     }
     if (this.page.settings.on("marks")) paintLines(u.ctx, this.lines(), place, token("quiet"));
+  }
+
+  // How its curves are smoothed: by what weight over how many steps.
+  get smooth() {
+    const curves = this.shown.map(({ view }) => view.curve);
+    return { weight: Number(this.page.settings.get("smooth")), unit: unitOf(curves) };
   }
 
   // Starts, checkpoints and errors of the chosen run, or of all that are shown.

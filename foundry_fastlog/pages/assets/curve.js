@@ -1,6 +1,8 @@
 // A metric of a run: buckets with their first, last, smallest and largest value, and the mean.
 // Where each bucket has one value, the four are the same array.
 
+import { sums, usualDistance } from "./smooth.js";
+
 const MOST_MARKS = 500;
 const PLACES = ["first", "last", "low", "high"];
 
@@ -19,34 +21,85 @@ export class Curve {
         };
     this.begun = { ...parts, count: count ?? null, mean: mean ?? first }; // what was fetched
     this.reach = steps.length ? parts.steps.last[steps.length - 1] : -Infinity;
+    this.latest = this.reach; // the step of the last value
     this.tail = new Map(); // step -> its values that came later
+    this.read = { ...entry.reached }; // process -> number of the line behind the last that is in it
+    this.version = 0;
+    this.stale = false; // whether a later start has taken over some of it
     this.lay();
   }
 
-  // Takes in values that were recorded later, of one rank or of several, which are not in step.
-  append(steps, values, times) {
-    const { entry, tail } = this;
-    const isKnown = (i) => (entry.until === undefined ? steps[i] <= this.reach : times[i] <= entry.until);
-    for (let i = 0; i < steps.length; i++) {
-      if (isKnown(i)) continue; // it was in what was fetched
-      const [step, value] = [steps[i], values[i]];
-      const one = tail.get(step);
-      if (!Number.isFinite(value)) {
-        entry.bad++;
-        if (entry.marks.length < MOST_MARKS) entry.marks.push([step, String(value)]);
-      } else if (!one) {
-        tail.set(step, { first: value, last: value, low: value, high: value, count: 1, mean: value });
-      } else {
-        one.last = value;
-        one.low = Math.min(one.low, value);
-        one.high = Math.max(one.high, value);
-        one.count++;
-        one.mean += (value - one.mean) / one.count;
+  // Takes in values that were recorded later, by processes that need not be in step. numbers: those
+  // of their lines; of: [process, how many values are its], one after another.
+  append(steps, values, numbers, of) {
+    const { entry } = this;
+    const before = { ...this.read };
+    let i = 0;
+    for (const [process, count] of of) {
+      for (const end = i + count; i < end; i++) {
+        if (numbers[i] < (before[process] ?? 0)) continue; // it is here
+        this.read[process] = Math.max(this.read[process] ?? 0, numbers[i] + 1);
+        if (steps[i] <= this.reach && isLater(process)) this.stale = true;
+        this.add(steps[i], values[i]);
       }
-      if (Number.isFinite(value) && step >= (this.latest ?? -Infinity)) [this.latest, entry.last] = [step, value];
     }
+    entry.marks.sort((a, b) => a[0] - b[0]);
     this.lay();
     this.views.clear();
+    this.apart = entry.distance = undefined; // as its buckets are now
+    this.version++;
+  }
+
+  add(step, value) {
+    const { entry, tail } = this;
+    if (!Number.isFinite(value)) {
+      entry.bad++;
+      if (entry.marks.length === MOST_MARKS) entry.marks.pop(); // the last one tells how far they go
+      entry.marks.push([step, String(value)]);
+      return;
+    }
+    if (step >= this.latest) [this.latest, entry.last] = [step, value];
+    if (step <= this.reach) this.fold(step, value);
+    else if (tail.has(step)) join(tail.get(step), value);
+    else tail.set(step, { first: value, last: value, low: value, high: value, count: 1, mean: value });
+  }
+
+  // Puts a value of an earlier step where it belongs: into its bucket, or between two.
+  fold(step, value) {
+    const { begun, entry } = this;
+    const { steps, values } = begun;
+    if (entry.single) {
+      entry.single = false;
+      begun.count = new Float64Array(begun.mean.length).fill(1);
+    }
+    const at = lowerBound(steps.last, step);
+    const isNew = steps.first[at] > step;
+    const change = (array, changed) => {
+      const found = Array.from(array);
+      found.splice(at, isNew ? 0 : 1, changed);
+      return Float64Array.from(found);
+    };
+    const one = { count: isNew ? 1 : begun.count[at], mean: isNew ? value : begun.mean[at] };
+    const own = (place) => (isNew ? { step, value } : { step: steps[place][at], value: values[place][at] });
+    const places = Object.fromEntries(PLACES.map((place) => [place, own(place)]));
+    if (!isNew) {
+      one.mean += (value - one.mean) / ++one.count;
+      if (step < places.first.step) places.first = { step, value };
+      if (step >= places.last.step) places.last = { step, value };
+      if (value < places.low.value) places.low = { step, value };
+      if (value > places.high.value) places.high = { step, value };
+    }
+    for (const place of PLACES) {
+      steps[place] = change(steps[place], places[place].step);
+      values[place] = change(values[place], places[place].value);
+    }
+    begun.count = change(begun.count, one.count);
+    begun.mean = change(begun.mean, one.mean);
+  }
+
+  // Whether it was fetched before a process had recorded what is below a number.
+  behind(reached) {
+    return Object.entries(reached).some(([process, number]) => number > (this.entry.reached[process] ?? 0));
   }
 
   get appended() {
@@ -57,6 +110,7 @@ export class Curve {
   lay() {
     const { begun, entry, tail } = this;
     this.views ??= new Map();
+    this.means = new Map();
     const steps = Float64Array.from(tail.keys()).sort();
     const later = Array.from(steps, (step) => tail.get(step));
     this.single = entry.single && later.every((one) => one.count === 1);
@@ -80,6 +134,19 @@ export class Curve {
     this.length = this.mean.length;
   }
 
+  // How many steps its values are apart; 0 where there are none to tell.
+  get distance() {
+    this.apart ??= this.entry.distance ?? usualDistance(this);
+    return this.apart;
+  }
+
+  // The sums of its smoothing, by bucket.
+  smooth(weight, unit) {
+    const key = `${weight}/${unit}`;
+    if (!this.means.has(key)) this.means.set(key, sums(this, weight, unit));
+    return this.means.get(key);
+  }
+
   // Milliseconds since 1970 at a step.
   timeAt(step) {
     return interpolate(this.clock[0], this.clock[1], [step])[0];
@@ -87,7 +154,7 @@ export class Curve {
 
   // The curve over an axis: step, time, relative, epoch, or another curve. null: it has no such x.
   over(axis, origin, other) {
-    const key = other ? `${axis}/${other.length}` : axis;
+    const key = other ? `${axis}/${other.version}` : axis;
     if (!this.views.has(key)) this.views.set(key, this.view(axis, origin, other));
     return this.views.get(key);
   }
@@ -99,7 +166,8 @@ export class Curve {
       map = (steps) => scaled(interpolate(this.clock[0], this.clock[1], steps), origin);
     else if (axis === "epoch") {
       if (!this.clock[2]) return null;
-      map = (steps) => interpolate(this.clock[0], this.clock[2], steps);
+      const [knots, epochs] = known(this.clock[0], this.clock[2]);
+      map = (steps) => interpolate(knots, epochs, steps, true);
     } else if (axis !== "step") {
       if (!other || !other.length) return null;
       map = (steps) => interpolate(other.steps.first, other.mean, steps, true);
@@ -112,8 +180,28 @@ export class Curve {
       x[place] = seen.get(steps);
     }
     const { values: y, steps, count, mean } = this;
-    return inOrder({ curve: this, x, y, steps, count, mean, map, smoothed: new Map() });
+    return inOrder({ curve: this, x, y, steps, count, mean, map, order: null });
   }
+}
+
+// Processes are called label@start.
+function isLater(process) {
+  return !process.endsWith("@0");
+}
+
+function join(one, value) {
+  one.last = value;
+  one.low = Math.min(one.low, value);
+  one.high = Math.max(one.high, value);
+  one.count++;
+  one.mean += (value - one.mean) / one.count;
+}
+
+// The knots that have a value.
+function known(knots, values) {
+  if (!values.some((value) => value !== value)) return [knots, values];
+  const has = (_, i) => values[i] === values[i];
+  return [knots.filter(has), values.filter(has)];
 }
 
 function joined(array, more) {
@@ -163,7 +251,7 @@ function inOrder(view) {
   };
   const each = (places) => Object.fromEntries(PLACES.map((place) => [place, pick(places[place])]));
   const parts = { x: each(view.x), y: each(view.y), steps: each(view.steps) };
-  return { ...view, ...parts, count: pick(view.count), mean: pick(view.mean) };
+  return { ...view, ...parts, count: pick(view.count), mean: pick(view.mean), order };
 }
 
 // The first index whose x is not below a value.
@@ -176,24 +264,6 @@ export function lowerBound(xs, value) {
     else high = middle;
   }
   return low;
-}
-
-// An exponential mean over the values, with Adam's correction of the beginning (arXiv 1412.6980,
-// section 3). A bucket of n values counts as n times its mean.
-export function smoothed(view, weight) {
-  if (!view.smoothed.has(weight)) {
-    const found = new Float64Array(view.mean.length);
-    let sum = 0;
-    let total = 0;
-    for (let i = 0; i < found.length; i++) {
-      const keep = view.count ? weight ** view.count[i] : weight;
-      sum = keep * sum + (1 - keep) * view.mean[i];
-      total = keep * total + (1 - keep);
-      found[i] = sum / total;
-    }
-    view.smoothed.set(weight, found);
-  }
-  return view.smoothed.get(weight);
 }
 
 // The buckets of a window, with one more at each side so that lines reach the edge: [from, to).

@@ -8,6 +8,9 @@ import { DASHES, decoded, Page } from "./page.js";
 const SHOWN_AT_FIRST = 3;
 const PATIENCE_S = 10;
 const FACTS_S = 3; // the least time between two looks at a run's facts
+const SILENCE_S = 40; // after which the server is asked anew: it gives a sign of life every 15 s
+const UNSEEN_S = 60; // after which a page that nobody sees lets go: browsers open six streams at most
+const STRANGE = "The server no longer knows this page: open the address that foundry-fastlog ui has printed.";
 const EMPTY = {
   curves: [],
   metrics: [],
@@ -37,7 +40,7 @@ const EMPTY = {
 export class LivePage extends Page {
   prepare(row) {
     const facts = { ...EMPTY, first: row.started, steps: [null, row.step], ...row };
-    return { ...super.prepare(facts), loaded: false, looked: 0 };
+    return { ...super.prepare(facts), spent_s: row.wall_s, loaded: false, looked: 0 };
   }
 
   // Of many runs, those that are named in the address are shown, else the latest.
@@ -88,8 +91,14 @@ export class LivePage extends Page {
 
   start(root) {
     super.start(root);
-    this.client = crypto.randomUUID();
+    // Not randomUUID, which pages of other machines lack without encryption.
+    this.client = crypto.getRandomValues(new Uint32Array(4)).join("-");
     this.grid.onview = () => this.follow();
+    this.settings.listen(["x"], () => this.follow());
+    document.addEventListener("visibilitychange", () => this.seen());
+    setInterval(() => {
+      if (this.events && Date.now() - this.heard > SILENCE_S * 1000) this.listen();
+    }, 5000);
     this.lookAtAll();
     this.listen();
   }
@@ -161,36 +170,59 @@ export class LivePage extends Page {
     if (this.settings.get("tab") === "charts") this.grid.show();
   }
 
+  // Listens to the server, with a new connection if there was one.
   listen() {
-    this.events = new EventSource(`/api/events?client=${this.client}`);
-    this.events.addEventListener("hello", () => {
-      if (this.lost) this.anew();
+    this.lost = Boolean(this.events) || this.lost;
+    this.events?.close();
+    this.heard = Date.now();
+    const events = (this.events = new EventSource(`/api/events?client=${this.client}`));
+    const on = (kind, act) =>
+      events.addEventListener(kind, (event) => {
+        this.heard = Date.now();
+        act(event.data && JSON.parse(event.data));
+      });
+    on("hello", () => {
+      if (this.lost) this.again();
       this.lost = false;
       this.told("");
       this.wanted = "";
       this.follow();
     });
-    this.events.addEventListener("error", () => {
+    on("error", () => {
       this.lost = true;
-      this.told("The server does not answer. Is foundry-fastlog ui still running?");
+      const isRefused = events.readyState === EventSource.CLOSED;
+      this.told(isRefused ? STRANGE : "The server does not answer. Is foundry-fastlog ui still running?");
     });
-    this.events.addEventListener("news", (event) => this.take(JSON.parse(event.data)));
-    this.events.addEventListener("anew", () => this.anew());
-    this.events.addEventListener("runs", (event) => this.list(JSON.parse(event.data)));
+    on("beat", () => null);
+    on("news", (news) => this.take(news));
+    on("anew", () => this.anew());
+    on("runs", (runs) => this.list(runs));
+  }
+
+  // The page is looked at, or no longer.
+  seen() {
+    clearTimeout(this.leaving);
+    if (document.hidden) {
+      this.leaving = setTimeout(() => {
+        this.events.close();
+        this.events = null;
+        this.lost = true;
+      }, UNSEEN_S * 1000);
+    } else if (!this.events) this.listen();
   }
 
   // Says which curves are on the screen.
   follow() {
     clearTimeout(this.following);
     this.following = setTimeout(() => {
-      const names = [...this.grid.seen].map((chart) => chart.name);
+      const names = [...new Set([...this.grid.seen].map((chart) => chart.name)).add(this.settings.get("x"))];
       const runs = {};
       for (const run of this.runs) if (!run.hidden) runs[run.id] = this.wantedOf(run, names);
       const wanted = JSON.stringify(runs);
       if (wanted === this.wanted || this.lost) return;
       this.wanted = wanted;
       ask("/api/follow", {}, { client: this.client, runs })
-        .then(() => this.catchUp(runs))
+        .then((reached) => this.catchUp(runs, reached))
         .catch((error) => this.told(error.message));
     }, 100);
   }
@@ -202,18 +234,30 @@ export class LivePage extends Page {
   }
 
   // What was recorded between loading a curve and following it is in neither: load it again.
-  catchUp(followed) {
+  catchUp(followed, reached) {
     const before = this.followed ?? {};
     this.followed = followed;
     for (const run of this.runs) {
       const known = new Set(before[run.id]?.map(String));
-      const added = (followed[run.id] ?? []).filter((one) => !known.has(String(one))).map((one) => [one].flat()[0]);
-      if (run.state !== "running" || !added.length) continue;
-      for (const name of added) this.source.drop(run, name);
-      this.grid.visible((chart) => {
-        if (added.includes(chart.name)) chart.mount();
-      });
+      const added = (followed[run.id] ?? []).filter((one) => !known.has(String(one)));
+      for (const one of added) {
+        const [name, kind] = [one].flat();
+        const stream = kind === "system" ? "system" : "metrics";
+        this.source.dropIfBehind(run, name, reached[run.id]?.[stream] ?? {}).then((dropped) => {
+          if (dropped) this.redraw(new Set([name]), new Set());
+        });
+      }
     }
+  }
+
+  // Draws the charts of some curves anew, and those of others as they have grown.
+  redraw(anew, grown) {
+    const axis = this.settings.get("x");
+    const of = (chart, names) => names.has(chart.name) || names.has(axis);
+    this.grid.visible((chart) => {
+      if (of(chart, anew)) chart.mount();
+      else if (of(chart, grown)) chart.update();
+    });
   }
 
   async take({ run: id, at, values, said, anew, gone }) {
@@ -221,18 +265,24 @@ export class LivePage extends Page {
     if (!run) return;
     if (gone) return this.told(`${run.name} is gone, or cannot be read.`);
     if (anew) {
+      this.told("");
       this.source.forget(id);
       await this.look(run, true);
       this.grid.visible((chart) => chart.mount());
       return;
     }
     const long = await this.source.append(run, values, at);
-    this.grid.visible((chart) => {
-      if (long.has(chart.name)) chart.mount();
-      else if (values[chart.name]) chart.update();
-    });
+    this.redraw(long, new Set(Object.keys(values)));
     const wanted = said || this.settings.get("tab") !== "charts" || !run.curves.size;
     if (wanted) this.lookSoon(run);
+  }
+
+  // After a time without a connection.
+  again() {
+    ask("/api/runs")
+      .then((runs) => this.list(runs))
+      .catch((error) => this.told(error.message));
+    this.anew();
   }
 
   anew() {
@@ -250,9 +300,9 @@ export class LivePage extends Page {
     this.runs = found.map((row) => {
       const run = known.get(row.id);
       if (!run) return { ...this.prepare(row), hidden: !(this.asked?.has(row.name) || lost.has(row.id)) };
-      const { state, error, step, wall_s: seconds, value } = row;
+      const { state, error, step, value } = row;
       const ended = run.state !== state;
-      Object.assign(run, { state, error, value, wall_s: seconds ?? run.wall_s });
+      Object.assign(run, { state, error, value, spent_s: row.wall_s ?? run.spent_s });
       run.steps = [run.steps[0], step ?? run.steps[1]];
       if (ended && run.loaded) this.look(run, true);
       return run;

@@ -21,15 +21,24 @@ function valueOf(value) {
   return typeof value === "number" ? value : { inf: Infinity, "-inf": -Infinity }[value] ?? NaN;
 }
 
-// A clock has steps and milliseconds, and epochs where all its steps have one.
+// A clock has steps and milliseconds, and epochs where any of its steps has one: NaN for others.
 function extend(clock, later) {
   const [steps] = later;
   const last = clock[0].length ? clock[0][clock[0].length - 1] : -Infinity;
   const order = Array.from(steps.keys()).filter((i) => steps[i] > last);
   order.sort((a, b) => steps[a] - steps[b]);
   if (!order.length) return;
-  if (clock.length > later.length) clock.pop();
-  for (let k = 0; k < clock.length; k++) clock[k] = Float64Array.of(...clock[k], ...order.map((i) => later[k][i]));
+  if (later.length > clock.length) clock.push(new Float64Array(clock[0].length).fill(NaN));
+  for (let k = 0; k < clock.length; k++)
+    clock[k] = Float64Array.of(...clock[k], ...order.map((i) => later[k]?.[i] ?? NaN));
+}
+
+function covers(clock, steps) {
+  return !steps.length || (clock[0][0] <= steps[0] && steps.at(-1) <= clock[0].at(-1));
+}
+
+function kindOf(run, name) {
+  return run.curves.get(name)?.kind ?? "";
 }
 
 export class LiveSource {
@@ -55,13 +64,28 @@ export class LiveSource {
       ask("/api/curve", { run: run.id, name: of, kind, ...window }),
       kind ? null : this.clock(run, of),
     ]);
-    return new Curve(entry, await decode(entry.arrays), shared ?? (await decode(entry.clock)));
+    const arrays = await decode(entry.arrays);
+    if (kind) return new Curve(entry, arrays, await decode(entry.clock));
+    return new Curve(entry, arrays, covers(shared, arrays[0]) ? shared : await this.ownClock(run, of));
+  }
+
+  // Epochs of a curve, where the clock that it shares has none.
+  async seekEpochs(run, name, curve) {
+    const { kind, of = name } = run.curves.get(name) ?? {};
+    if (kind || curve.clock[2] || curve.sought) return;
+    curve.sought = true;
+    curve.clock = await this.ownClock(run, of);
+    curve.views.clear();
+  }
+
+  async ownClock(run, name) {
+    return decode((await ask("/api/clock", { run: run.id, name })).arrays);
   }
 
   // One for all curves of a run: where its steps were in time.
   clock(run, name) {
     if (!this.clocks.has(run.id)) {
-      const found = ask("/api/clock", { run: run.id, name }).then(({ arrays }) => decode(arrays));
+      const found = this.ownClock(run, name);
       found.catch(() => this.clocks.delete(run.id));
       this.clocks.set(run.id, found);
     }
@@ -78,27 +102,36 @@ export class LiveSource {
     this.clocks.delete(id);
   }
 
-  drop(run, name) {
-    this.curves.get(run.id)?.delete(name);
+  // Drops a curve that lacks some of what was recorded before it was followed; says whether it did.
+  async dropIfBehind(run, name, reached) {
+    const known = this.curves.get(run.id);
+    const found = known?.get(name);
+    const curve = await found?.catch(() => null);
+    const isBehind = Boolean(curve?.behind(reached) && known.get(name) === found);
+    return isBehind && known.delete(name);
   }
 
-  // Takes in what is new of a run; returns which curves have become long and must be loaded anew.
+  // Takes in what is new of a run; returns which curves must be loaded anew: they have become long,
+  // or a later start has taken over what an earlier one had recorded.
   async append(run, values, at) {
     const long = new Set();
     const known = this.curves.get(run.id);
     const clock = await this.clocks.get(run.id)?.catch(() => null);
     const told = new Set(); // places that the clock has
-    for (const [name, [place, numbers]] of Object.entries(values)) {
+    for (const [name, [place, found]] of Object.entries(values)) {
       const curve = await known?.get(name)?.catch(() => null);
       const own = curve && curve.clock !== clock;
-      if (own) extend(curve.clock, at[place]);
+      const { clock: later, numbers, of } = at[place];
+      if (own) extend(curve.clock, later);
       else if (clock && !told.has(place)) {
         told.add(place);
-        extend(clock, at[place]);
+        extend(clock, later);
       }
       if (!curve) continue;
-      curve.append(at[place][0], numbers.map(valueOf), at[place][1]);
-      if (curve.appended > MOST_APPENDED && known.delete(name)) long.add(name);
+      curve.append(later[0], found.map(valueOf), numbers, of);
+      const isStale = curve.stale && !kindOf(run, name);
+      if (isStale) this.clocks.delete(run.id);
+      if ((isStale || curve.appended > MOST_APPENDED) && known.delete(name)) long.add(name);
     }
     return long;
   }

@@ -1,13 +1,15 @@
 // Paints curves on a canvas. What is denser than the pixels becomes, by column of pixels, a band from
 // the smallest to the largest value and a line of means: no spike is lost at any zoom.
 
-import { smoothed, within } from "./curve.js";
+import { within } from "./curve.js";
+import { smoothed } from "./smooth.js";
 
 const BAND = 0.28;
 const EDGE = 0.5;
+const APART = 10; // pixels between lines of starts, checkpoints and errors
 const RAW = 0.25; // of the raw curve behind a smooth one
 
-// place: {x, y: value -> canvas pixels, left, width, top, bottom, ratio, log}.
+// place: {x, y: value -> canvas pixels, left, width, top, bottom, ratio, log}. smooth: {weight, unit}.
 export function paintCurve(context, view, style, place, smooth, window) {
   const [from, to] = within(view, ...window);
   if (from >= to) return;
@@ -20,13 +22,15 @@ export function paintCurve(context, view, style, place, smooth, window) {
   context.lineJoin = "round";
   context.setLineDash(style.dash.map((length) => length * place.ratio));
   const alpha = style.faint ? 0.45 : 1;
-  const raw = smooth > 0 ? RAW * alpha : alpha;
+  const isSmooth = smooth.weight > 0;
+  const raw = isSmooth ? RAW * alpha : alpha;
   const dense = to - from > place.width / place.ratio;
-  if (dense) paintColumns(context, view, from, to, place, raw, smooth > 0);
+  if (dense) paintColumns(context, view, from, to, place, raw, isSmooth);
   else paintPoints(context, view, from, to, place, raw);
-  if (smooth > 0) {
+  if (isSmooth) {
     context.globalAlpha = alpha;
-    line(context, from, to, (i) => place.x(view.x.last[i]), yOf(place, smoothed(view, smooth)));
+    const y = yOf(place, smoothed(view, smooth.weight, smooth.unit));
+    line(context, from, to, (i) => place.x(view.x.last[i]), y);
   }
   context.restore();
 }
@@ -112,7 +116,9 @@ function paintPoints(context, view, from, to, place, alpha) {
   }
   const bottom = (value) => (place.log && value <= 0 ? place.bottom : place.y(value));
   context.globalAlpha = alpha * BAND;
-  for (let i = from; i < to; i++) {
+  const isFine = !view.curve.entry.level && to - from > 1;
+  if (isFine) paintBand(context, view, from, to, place, bottom);
+  for (let i = isFine ? to : from; i < to; i++) {
     if (place.log && view.y.high[i] <= 0) continue;
     const [left, right] = [place.x(view.x.first[i]), place.x(view.x.last[i])];
     const [top, end] = [place.y(view.y.high[i]), bottom(view.y.low[i])];
@@ -122,6 +128,18 @@ function paintPoints(context, view, from, to, place, alpha) {
   context.globalAlpha = alpha;
   const middle = (i) => (place.x(view.x.first[i]) + place.x(view.x.last[i])) / 2;
   line(context, from, to, middle, yOf(place, view.mean));
+}
+
+// Of several values at each step, from step to step.
+function paintBand(context, view, from, to, place, bottom) {
+  for (let i = from + 1; i < to; i++) {
+    const ends = [i - 1, i].filter((at) => !place.log || view.y.high[at] > 0);
+    if (ends.length < 2) continue;
+    context.beginPath();
+    for (const at of ends) context.lineTo(place.x(view.x.first[at]), place.y(view.y.high[at]));
+    for (const at of ends.reverse()) context.lineTo(place.x(view.x.first[at]), bottom(view.y.low[at]));
+    context.fill();
+  }
 }
 
 function dots(context, from, to, x, y, place) {
@@ -175,9 +193,13 @@ export function paintLines(context, lines, place, colour) {
   context.textAlign = "left";
   context.textBaseline = "alphabetic";
   let free = -Infinity;
+  const before = new Map(); // what a line is of -> where the last such is
   for (const [at, word] of lines) {
     const x = Math.round(place.x(at)) + 0.5;
     if (!(x >= place.left && x <= place.left + place.width)) continue;
+    const kind = word.replace(/\d+$/, "");
+    if (x < before.get(kind) + APART * place.ratio) continue; // behind hundreds no curve is seen
+    before.set(kind, x);
     context.globalAlpha = 0.6;
     context.beginPath();
     context.moveTo(x, place.top);

@@ -60,7 +60,8 @@ export class RunsPanel {
       ...(page.where
         ? [{ title: page.runs[0]?.metric ?? "loss", number: true, of: (run) => run.value, show: (run) => short(run.value) }]
         : []),
-      { title: "time", number: true, of: (run) => run.wall_s, show: (run) => duration(run.wall_s) },
+      // Of the starts together, where that is known: those of some runs are days apart.
+      { title: "time", number: true, of: spent, show: (run) => duration(spent(run)) },
     ];
   }
 
@@ -106,6 +107,10 @@ export class RunsPanel {
     const next = order[Math.max(0, Math.min(order.length - 1, at < 0 ? 0 : at + by))];
     if (next) this.page.choose(next, true);
   }
+}
+
+function spent(run) {
+  return run.spent_s ?? run.wall_s;
 }
 
 // The chosen run in short.

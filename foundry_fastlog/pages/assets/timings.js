@@ -2,6 +2,8 @@
 
 import { clear, h } from "./dom.js";
 import { count, duration, named, percent } from "./format.js";
+import { goodputOf } from "./goodput.js";
+import { stackedBar } from "./stacked.js";
 import { Table } from "./table.js";
 import { scroll } from "./values.js";
 
@@ -17,9 +19,10 @@ export class TimingsTab {
   show() {
     const run = this.page.chosen;
     const asked = this.page.settings.get("q").trim().toLowerCase();
+    const goodput = run.goodput ? goodputOf(run.goodput) : [];
     if (!run.timings.length) {
       const how = "There are no timings. Record some: with recorder.timer(\"forward\", step=step): ...";
-      return clear(this.element, h("p.empty", {}, how));
+      return clear(this.element, h("p.empty", {}, how), goodput);
     }
     const tree = treeOf(run.timings);
     const colours = coloursOf(tree, this.page.data.colours);
@@ -33,6 +36,7 @@ export class TimingsTab {
       h("h2", {}, "Blocks"),
       scroll(table(rows, colours)),
       run.by_rank.ranks ? byRank(run.by_rank) : [],
+      goodput,
     );
   }
 }
@@ -114,31 +118,10 @@ function coloursOf(tree, palette) {
 function shares(run, tree, colours) {
   const step = tree.find((node) => node.name === "step" && run.timing_base[0] === "step");
   const parts = (step ? step.children : tree).filter((node) => node.share !== null);
-  const all = Math.max(1, parts.reduce((sum, node) => sum + node.share, 0));
   const rest = Math.max(0, 1 - parts.reduce((sum, node) => sum + node.share, 0));
   const shown = parts.map((node) => [node.name, node.share, colours.get(node.name)]);
   if (rest > 0.001) shown.push(["not timed", rest, null]);
-  const bar = h(
-    "div.shares",
-    { role: "img", "aria-label": shown.map(([name, share]) => `${name} ${percent(share)}`).join(", ") },
-    shown.map(([name, share, colour]) =>
-      h("div", {
-        className: colour ? "share" : "share rest",
-        title: `${name}: ${percent(share)}`,
-        style: { width: `${(share / all) * 100}%`, ...(colour ? { background: colour } : {}) },
-      }),
-    ),
-  );
-  const names = shown.map(([name, share, colour]) =>
-    h(
-      "span.key",
-      {},
-      h(colour ? "span.box" : "span.box.rest", { style: colour ? { background: colour } : {} }),
-      named(name),
-      h("span.quiet", {}, ` ${percent(share)}`),
-    ),
-  );
-  return h("div", {}, bar, h("div.keys", {}, names));
+  return stackedBar(shown);
 }
 
 function icicle(tree, colours) {

@@ -80,7 +80,9 @@ export function tabList(page) {
   );
   const mark = () => {
     for (const button of buttons) {
-      button.setAttribute("aria-selected", String(button.id === `tab-${settings.get("tab")}`));
+      const isChosen = button.id === `tab-${settings.get("tab")}`;
+      button.setAttribute("aria-selected", String(isChosen));
+      if (isChosen) queueMicrotask(() => button.scrollIntoView({ block: "nearest", inline: "nearest" }));
     }
   };
   settings.listen(["tab"], mark);
