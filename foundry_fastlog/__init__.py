@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from foundry_fastlog.config.yaml_file import ConfigError
     from foundry_fastlog.export.perfetto import export_chrome_trace
     from foundry_fastlog.export.runs import export_runs
+    from foundry_fastlog.fleet.crew import FleetError
+    from foundry_fastlog.fleet.fleet import Fleet
     from foundry_fastlog.importing.runs import ImportedRun, SourceError, import_runs
     from foundry_fastlog.machine.sampler import SystemMetrics
     from foundry_fastlog.messages.recorder_handler import RecorderHandler
@@ -67,6 +69,8 @@ __all__ = [
     "Cursor",
     "ErrorTracker",
     "ExperimentLogging",
+    "Fleet",
+    "FleetError",
     "ImportedRun",
     "LoggingConfig",
     "MetricsLogger",
@@ -129,6 +133,8 @@ _HOMES = {
     "ImportedRun": "foundry_fastlog.importing.runs",
     "SourceError": "foundry_fastlog.importing.runs",
     "import_runs": "foundry_fastlog.importing.runs",
+    "Fleet": "foundry_fastlog.fleet.fleet",
+    "FleetError": "foundry_fastlog.fleet.crew",
     "ErrorTracker": "foundry_fastlog.components.errors",
     "HIERARCHY": "foundry_fastlog.messages.setup",
     "LoggingConfig": "foundry_fastlog.config.models",

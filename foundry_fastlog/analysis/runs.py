@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # optional packages
     import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
     import polars as pl
 
-__all__ = ["Runs", "WhereError", "read_runs"]
+__all__ = ["Runs", "WhereError", "is_old", "known_summary", "newest_first", "read_runs"]
 
 _MOST_SHOWN = 50  # rows of a table in a notebook
 _SHOWN = ("run", "state", "started", "duration", "step")
@@ -275,7 +275,7 @@ def read_runs(
     runs = []
     for found in find_all_runs(root):
         entry = kept.get(found.name)
-        summary = _known(entry, found, complete=complete)
+        summary = known_summary(entry, found, complete=complete)
         if summary is None:
             summary, settled = read_summary(
                 found.path,
@@ -284,8 +284,7 @@ def read_runs(
                 stalled_after_s=stalled_after_s,
                 complete=complete,
             )
-            # What changes twice within a tick of the file system's clock looks the same.
-            line = pack(summary) if settled and found.changed < now - TICK_S else None
+            line = pack(summary) if settled and is_old(found, now) else None
             entry = None if line is None else (found.signature, line)
         if entry is not None:
             keeps[found.name] = entry
@@ -293,12 +292,25 @@ def read_runs(
         runs.append(summary if complete else replace(summary, complete=None))
     if keeps != kept:
         write_kept(root, keeps)
-    runs.sort(key=lambda run: run.run)
-    return Runs(sorted(runs, key=lambda run: run.started, reverse=True))
+    return newest_first(runs)
 
 
-def _known(
-    entry: tuple[str, bytes] | None, found: FoundRun, *, complete: bool
+def newest_first(runs: Iterable[RunSummary]) -> Runs:
+    """Return runs in their usual order: those that started last first, and then by path."""
+    by_path = sorted(runs, key=lambda run: run.run)
+    return Runs(sorted(by_path, key=lambda run: run.started, reverse=True))
+
+
+def is_old(found: FoundRun, now: float) -> bool:
+    """Whether a run cannot change without a new signature.
+
+    What changes twice within a tick of the file system's clock looks the same.
+    """
+    return found.changed < now - TICK_S
+
+
+def known_summary(
+    entry: tuple[str, bytes] | None, found: FoundRun, *, complete: bool = False
 ) -> RunSummary | None:
     """Return what was kept of a run, if that is still so, and enough."""
     if entry is None or entry[0] != found.signature:

@@ -24,7 +24,7 @@ from foundry_fastlog.analysis.accumulate import MetricStats
 from foundry_fastlog.analysis.run_summary import RunSummary
 from foundry_fastlog.base.environment import boot_id
 
-__all__ = ["Kept", "cache_file", "read_kept", "write_kept"]
+__all__ = ["Kept", "cache_file", "pack", "read_kept", "unpack", "write_kept"]
 
 _MAGIC = b"FLOGRUNS\x01\n"  # with the version
 _WORD = 4
@@ -41,11 +41,16 @@ _NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 Kept = dict[str, tuple[str, bytes]]
 
 
-def cache_file(directory: Path) -> Path:
-    """Return where what is known of the runs below a directory is kept."""
+def cache_file(directory: Path, kind: str = "runs") -> Path:
+    """Return where what is known of the runs below a directory is kept.
+
+    Args:
+        directory: The directory.
+        kind: What is known: a file has the lines of one kind.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - may fail there
     digest = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
-    return Path(home) / "foundry_fastlog" / f"runs-{digest}"
+    return Path(home) / "foundry_fastlog" / f"{kind}-{digest}"
 
 
 def _reader() -> list[str]:
@@ -53,11 +58,11 @@ def _reader() -> list[str]:
     return [__version__, os.uname().nodename, boot_id()]
 
 
-def read_kept(directory: Path) -> Kept:
+def read_kept(directory: Path, kind: str = "runs") -> Kept:
     """Return what is kept of the runs below a directory; nothing where that cannot be trusted."""
     with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        with open(os.open(cache_file(directory), flags), "rb") as file:  # noqa: PTH123 - its flags
+        with open(os.open(cache_file(directory, kind), flags), "rb") as file:  # noqa: PTH123 - its flags
             data = file.read()
         body = memoryview(data)[len(_MAGIC) + _WORD :]
         checked = int.from_bytes(data[len(_MAGIC) : len(_MAGIC) + _WORD], "little")
@@ -71,13 +76,13 @@ def read_kept(directory: Path) -> Kept:
     return {}
 
 
-def write_kept(directory: Path, kept: Kept) -> None:
+def write_kept(directory: Path, kept: Kept, kind: str = "runs") -> None:
     """Keep what is known of the runs below a directory, where that can be done."""
     lines = [orjson.dumps(_reader())]
     for name, (signature, content) in kept.items():
         lines += [orjson.dumps(name), signature.encode(), content]
     body = b"\n".join(lines)
-    path = cache_file(directory)
+    path = cache_file(directory, kind)
     temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)

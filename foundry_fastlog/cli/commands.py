@@ -16,6 +16,7 @@ from foundry_fastlog.cli import (
     compare,
     compress,
     export,
+    fleet,
     goodput,
     importing,
     logs,
@@ -212,6 +213,7 @@ def tail(
 
 
 app.command(epilog=runs.EPILOG)(runs.runs)
+app.command(epilog=fleet.EPILOG)(fleet.fleet)
 app.command(epilog=logs.LOGS_EPILOG)(logs.logs)
 app.command(epilog=logs.ERRORS_EPILOG)(logs.errors)
 app.command(epilog=query.EPILOG)(query.query)

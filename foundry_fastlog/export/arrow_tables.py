@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
@@ -15,7 +16,16 @@ from foundry_fastlog.reading.columns import Columns
 if TYPE_CHECKING:  # an optional package
     import pyarrow as pa
 
-__all__ = ["write_dataset", "write_ipc", "write_parquet"]
+__all__ = [
+    "partition_of",
+    "retype",
+    "schema_of",
+    "write_dataset",
+    "write_ipc",
+    "write_parquet",
+    "write_part",
+    "write_rows",
+]
 
 # A multiple of the 2,048 rows that DuckDB reads at once; its own row groups have as many.
 _GROUP_ROWS = 122_880
@@ -35,7 +45,7 @@ def write_ipc(table: StreamTable, handle: BinaryIO, tally: Tally) -> None:
     """
     import pyarrow as pa
 
-    schema = _schema(table, [one for one, _ in table.parts()])
+    schema = schema_of(table.kinds, [one for one, _ in table.parts()])
     with pa.ipc.new_file(handle, schema) as writer:
         for one, columns in table.parts():
             writer.write_table(_conform(one, columns, schema, tally), max_chunksize=_IPC_ROWS)
@@ -51,7 +61,7 @@ def write_parquet(table: StreamTable, handle: BinaryIO, tally: Tally) -> None:
     """
     import pyarrow.parquet as pq
 
-    schema = _schema(table, table.runs)
+    schema = schema_of(table.kinds, table.runs)
     with pq.ParquetWriter(handle, schema, compression="zstd") as writer:
         for one, columns in table.parts():
             rows = _by_step(table.stream, _conform(one, columns, schema, tally))
@@ -66,26 +76,55 @@ def write_dataset(table: StreamTable, directory: Path, tally: Tally) -> None:
         directory: Receives the directories.
         tally: Told of what changes.
     """
-    import pyarrow.parquet as pq
-
     for one in table.runs:
-        schema = _schema(table, [one])
-        for name in ("run", "rank"):  # their values are in the path
-            schema = schema.remove(schema.get_field_index(name))
         for rank in one.run.ranks:
             columns = one.run.arrow(table.stream, ranks=rank, starts=one.starts)
             if not columns.rows:
                 continue
-            rows = _by_step(table.stream, _conform(one, columns, schema, tally))
-            place = directory / f"run={quote(one.name, safe='')}" / f"rank={rank}"
+            place = directory / partition_of(one.name, rank)
             place.mkdir(parents=True)
-            pq.write_table(
-                rows, place / "part-0.parquet", row_group_size=_GROUP_ROWS, compression="zstd"
-            )
+            schema = schema_of(table.kinds, [one])
+            write_part(one, table.stream, columns, schema, place / "part-0.parquet", tally)
 
 
-def _schema(table: StreamTable, runs: list[NamedRun]) -> pa.Schema:
-    """Return the columns of a table, with what the runs say of themselves."""
+def partition_of(name: str, rank: int) -> str:
+    """Return where the rows of a rank of a run are in a dataset."""
+    return f"run={quote(name, safe='')}/rank={rank}"
+
+
+def write_part(
+    one: NamedRun, stream: str, columns: Columns, schema: pa.Schema, path: Path, tally: Tally
+) -> None:
+    """Write rows of one rank of a run as a file of a dataset: by step, with statistics.
+
+    Args:
+        one: The run.
+        stream: The stream.
+        columns: Its rows.
+        schema: The columns of the file; those that a partition's path says are left out.
+        path: The file.
+        tally: Told of what changes.
+    """
+    for name in ("run", "rank"):
+        if (place := schema.get_field_index(name)) >= 0:
+            schema = schema.remove(place)
+    write_rows(_by_step(stream, _conform(one, columns, schema, tally)), path)
+
+
+def write_rows(rows: pa.Table, path: Path) -> None:
+    """Write a file of a dataset."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(rows, path, row_group_size=_GROUP_ROWS, compression="zstd")
+
+
+def schema_of(kinds: Mapping[str, str], runs: list[NamedRun]) -> pa.Schema:
+    """Return the columns of a table, with what its runs say of themselves.
+
+    Args:
+        kinds: What each column holds; see ``Columns.to_numpy``.
+        runs: The runs.
+    """
     import pyarrow as pa
 
     types = {
@@ -101,7 +140,7 @@ def _schema(table: StreamTable, runs: list[NamedRun]) -> pa.Schema:
         for one in runs
     }
     return pa.schema(
-        [(name, types[kind]) for name, kind in table.kinds.items()],
+        [(name, types[kind]) for name, kind in kinds.items()],
         {"foundry_fastlog.runs": orjson.dumps(facts)},
     )
 
@@ -117,14 +156,32 @@ def _conform(one: NamedRun, columns: Columns, schema: pa.Schema, tally: Tally) -
         if field.name == "run":
             found.append(pa.repeat(pa.scalar(one.name, field.type), rows.num_rows))
         elif field.name in places:
-            column = rows[places[field.name]]
-            if column.type != field.type:
-                _note_inexact(column, field, tally)
-                column = column.cast(field.type, safe=False)
-            found.append(column)
+            found.append(_fit(rows[places[field.name]], field, tally))
         else:
             found.append(pa.nulls(rows.num_rows, field.type))
     return pa.table(found, schema=schema)
+
+
+def retype(rows: pa.Table, kinds: Mapping[str, str], tally: Tally) -> pa.Table:
+    """Return rows whose columns hold what others of a dataset do.
+
+    Args:
+        rows: The rows.
+        kinds: What each column has to hold.
+        tally: Told of what changes.
+    """
+    import pyarrow as pa
+
+    schema = schema_of(kinds, []).with_metadata(rows.schema.metadata)
+    return pa.table([_fit(rows[field.name], field, tally) for field in schema], schema=schema)
+
+
+def _fit(column: pa.ChunkedArray, field: pa.Field, tally: Tally) -> pa.ChunkedArray:
+    """Return a column with the type of a field."""
+    if column.type == field.type:
+        return column
+    _note_inexact(column, field, tally)
+    return column.cast(field.type, safe=False)
 
 
 def _note_inexact(column: pa.ChunkedArray, field: pa.Field, tally: Tally) -> None:

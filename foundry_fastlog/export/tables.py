@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from foundry_fastlog.export.result import NamedRun, Tally
 from foundry_fastlog.reading.columns import Columns
 
-__all__ = ["StreamTable"]
+__all__ = ["StreamTable", "column_names", "common_kind", "kinds_of"]
 
 _LAST = ("rank", "start", "label")
 
@@ -47,9 +47,8 @@ class StreamTable:
         }
 
     def _add(self, columns: Columns) -> None:
-        for name, column in column_names(columns).items():
-            kind = columns.kinds[name]
-            self.kinds[column] = _common(self.kinds.get(column, "null"), kind)
+        for column, kind in kinds_of(columns).items():
+            self.kinds[column] = common_kind(self.kinds.get(column, "null"), kind)
 
     def parts(self) -> Iterator[tuple[NamedRun, Columns]]:
         """Yield the rows of each run that has some."""
@@ -71,7 +70,12 @@ def column_names(columns: Columns) -> dict[str, str]:
     return found
 
 
-def _common(one: str, other: str) -> str:
+def kinds_of(columns: Columns) -> dict[str, str]:
+    """Say what the columns of a run hold, by what they are called in a table."""
+    return {column: columns.kinds[name] for name, column in column_names(columns).items()}
+
+
+def common_kind(one: str, other: str) -> str:
     """Return the kind that holds the values of two."""
     if "null" in (one, other) or one == other:
         return other if one == "null" else one

@@ -17,7 +17,7 @@ from foundry_fastlog.run.files import StrPath
 from foundry_fastlog.run.names import PRIVATE_DIR, RUN_INFO, parse_name, plain_name
 from foundry_fastlog.run.start_entries import STARTS_DIR
 
-__all__ = ["FoundRun", "find_all_runs"]
+__all__ = ["FoundRun", "find_all_runs", "find_run_at"]
 
 # What is kept in the private directory for readers alone.
 _CACHES = frozenset({"cache"})
@@ -37,6 +37,7 @@ class FoundRun:
         changed: The latest time of anything in it, in seconds since 1970.
         recorded: The latest time of a file with metrics or timings, 0 without any: what else there
             is goes on while training hangs.
+        size: Bytes of its files, which say how long it takes to read.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class FoundRun:
     signature: str
     changed: float
     recorded: float
+    size: int = 0
 
 
 def find_all_runs(directory: StrPath) -> Iterator[FoundRun]:
@@ -73,10 +75,7 @@ def find_all_runs(directory: StrPath) -> Iterator[FoundRun]:
                 entries = list(listing)
         except OSError:
             continue
-        is_run = any(
-            entry.name == RUN_INFO or parse_name(plain_name(entry.name)) is not None
-            for entry in entries
-        )
+        is_run = _is_run(entries)
         if is_run:
             yield _sign(path, name, entries)
         for entry in entries:
@@ -84,6 +83,29 @@ def find_all_runs(directory: StrPath) -> Iterator[FoundRun]:
                 continue
             below = entry.name if name == "." else f"{name}/{entry.name}"
             (links if entry.is_symlink() else waiting).append((entry.path, below))
+
+
+def find_run_at(path: StrPath, name: str) -> FoundRun | None:
+    """Look at one directory as ``find_all_runs`` does; None where there is no run.
+
+    Args:
+        path: The directory.
+        name: What the run is called.
+    """
+    place = os.fspath(path)
+    try:
+        with os.scandir(place) as listing:
+            entries = list(listing)
+    except OSError:
+        return None
+    return _sign(place, name, entries) if _is_run(entries) else None
+
+
+def _is_run(entries: list[os.DirEntry[str]]) -> bool:
+    return any(
+        entry.name == RUN_INFO or parse_name(plain_name(entry.name)) is not None
+        for entry in entries
+    )
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -96,6 +118,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 def _sign(path: str, name: str, entries: list[os.DirEntry[str]]) -> FoundRun:
     parts: list[object] = []
     changed = recorded = 0.0
+    size = 0
     for directory, listed in [("", entries), *((part, None) for part in _PARTS)]:
         try:
             if listed is None:
@@ -116,9 +139,10 @@ def _sign(path: str, name: str, entries: list[os.DirEntry[str]]) -> FoundRun:
             times = status.st_mtime_ns, status.st_ctime_ns
             parts.append((directory, entry.name, *times, status.st_size, status.st_ino))
             changed = max(changed, *(time / 1e9 for time in times))
+            size += status.st_size
             if not directory:
                 stream = parse_name(plain_name(entry.name))
                 if stream is not None and stream.stream in _PROGRESS:
                     recorded = max(recorded, status.st_mtime_ns / 1e9)
     signature = hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=16)
-    return FoundRun(Path(path), name, signature.hexdigest(), changed, recorded)
+    return FoundRun(Path(path), name, signature.hexdigest(), changed, recorded, size)

@@ -28,9 +28,10 @@ MAY_INCLUDE = {
     "reader": {"core", "reader"},
     "bindings": {"core", "device", "reader", "bindings"},
 }
-# The rooms of the package, from the ground up: each imports only from those before it.
+# The rooms of the package, from the ground up: each imports only from those before it. A fleet is
+# many runs that analysis has looked at and export writes; show draws what it comes to.
 ROOMS = (
-    *("base", "run", "reading", "recording", "machine", "config", "analysis", "export"),
+    *("base", "run", "reading", "recording", "machine", "config", "analysis", "export", "fleet"),
     *("importing", "show"),
     *("pages", "sinks", "messages", "components", "integrations", "migrate", "demo", "cli"),
 )
