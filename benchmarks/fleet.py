@@ -1,0 +1,251 @@
+"""A fleet, `python -m benchmarks.fleet`: tables and a Parquet dataset of thousands of runs.
+
+Two directories are made: one of many runs, as the recorder writes them (a hundred bodies of lines
+that runs have in turn), and one of a run of many ranks. Each figure is taken in a fresh process
+whose workers are ready, with an empty cache, and files in the page cache. The peers read the same
+lines by a glob: polars lazily, DuckDB by SQL. Everybody's table is checked against what was
+written, and everybody's dataset is read again. What 100 workers would take is computed, not
+measured. Writes benchmarks/results/fleet.json and the table of benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sections import patience, spawn
+from benchmarks.summary import describe, median
+from benchmarks.tables import HERE, machine, number, publish, table
+
+BODIES = 100
+PAPER = 100
+"""Workers of the estimate."""
+PEERS = ("polars", "duckdb")
+TITLES = {
+    "fastlog 1": "**foundry_fastlog**, 1 worker",
+    "fastlog 2": "**foundry_fastlog**, 2 workers",
+    "read_runs": "**foundry_fastlog** `read_runs`, no workers",
+    "polars": "polars, `scan_ndjson` of a glob",
+    "duckdb": "DuckDB, `read_ndjson` of a glob",
+}
+Make = Callable[[Path, int, int], None]
+
+
+def loss_of(body: int, step: int) -> float:
+    """Return the loss of runs with a body at a step."""
+    return 1.0 + body * 7919 % 1000 / 1000 + 1.0 / (step + 1)
+
+
+def lines_of(body: int, steps: int) -> bytes:
+    """Return the lines of a body."""
+    stamp = "2026-01-30T14:{0:02d}:{1:02d}.{2:06d}Z"
+    return "".join(
+        f'{{"timestamp":"{stamp.format(step // 60 % 60, step % 60, body)}","seq":{step},'
+        f'"step":{step},"metrics":{{"loss":{loss_of(body, step)!r},"lr":{1e-4 / (step + 1)!r},'
+        f'"val_loss":{2.0 + body!r}}}}}\n'
+        for step in range(steps)
+    ).encode()
+
+
+def make_runs(root: Path, runs: int, steps: int) -> None:
+    """Write runs, a hundred to a sweep; a tenth of them failed."""
+    bodies = [lines_of(body, steps) for body in range(BODIES)]
+    for run in range(runs):
+        path = root / f"sweep{run // 100:03d}" / f"run{run:06d}"
+        _make_start(path, {"lr": 10.0 ** -(run % 5), "seed": run}, failed=run % 10 == 0)
+        (path / "metrics.jsonl").write_bytes(bodies[run % BODIES])
+
+
+def make_ranks(root: Path, ranks: int, steps: int) -> None:
+    """Write one run of many ranks."""
+    bodies = [lines_of(body, steps) for body in range(min(ranks, BODIES))]
+    path = root / "wide"
+    _make_start(path, {}, failed=False)
+    for rank in range(ranks):
+        name = f"metrics{f'.r{rank}' if rank else ''}.jsonl"
+        (path / name).write_bytes(bodies[rank % BODIES])
+
+
+def _make_start(path: Path, config: dict[str, Any], *, failed: bool) -> None:
+    (path / "starts").mkdir(parents=True)
+    (path / ".fastlog").mkdir()
+    entry = {"format": 2, "start": 0, "started": "2026-01-30T14:00:00.000000Z", "config": config}
+    how: dict[str, Any] = {"how": "closed"}
+    if failed:
+        how = {"how": "exception", "error_type": "OSError", "error_message": "disk full"}
+    end = {"format": 2, "start": 0, "label": "", "ended": "2026-01-30T14:59:00.000000Z", **how}
+    (path / "starts" / "000000.json").write_text(json.dumps(entry))
+    (path / "starts" / "000000.end.json").write_text(json.dumps(end))
+    (path / "run.json").write_text(json.dumps({"format": 2, "name": path.name, "attempts": []}))
+
+
+def measure(case: str, make: Make, count: int, steps: int, rounds: int) -> dict[str, Any]:
+    """Measure one directory.
+
+    Args:
+        case: ``runs`` or ``ranks``.
+        make: Makes it.
+        count: Of how many.
+        steps: Of how many steps each.
+        rounds: How often a table is taken; datasets are written once.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastlog-fleet-") as directory:
+        root = Path(directory) / "runs"
+        make(root, count, steps)
+        size = sum(path.stat().st_size for path in root.rglob("*.jsonl"))
+        time.sleep(3.0)  # what was written within a tick of the clock is not kept
+        found: dict[str, Any] = {"count": count, "steps": steps, "bytes": size, "table": {}}
+        arms = ["fastlog 1", "fastlog 2", "read_runs", *PEERS]
+        common = {"root": str(root), "case": case, "count": count, "steps": steps}
+        for turn in range(rounds):
+            for arm in arms:
+                found["table"].setdefault(arm, []).append(
+                    _spawn("table", arm, common, directory, f"{turn}")
+                )
+        found["dataset"] = {
+            arm: [_spawn("dataset", arm, common, directory, "dataset")]
+            for arm in arms
+            if arm != "read_runs"
+        }
+        return found
+
+
+def _spawn(what: str, arm: str, common: dict[str, Any], directory: str, turn: str) -> Any:
+    arm_name, _, workers = arm.partition(" ")
+    place = f"{directory}/{what}-{arm.replace(' ', '-')}-{turn}"
+    arguments = {**common, "what": what, "arm": arm_name, "place": place}
+    taken = spawn("fleet", **arguments, workers=int(workers or 0), timeout=1500.0)
+    print(common["case"], what, arm, {k: round(v, 2) for k, v in taken.items()}, flush=True)
+    return taken
+
+
+def _rows(what: str, found: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    arms: dict[str, list[dict[str, Any]]] = found[what]
+    unit = found["count"]
+    base = median([taken["wall_s"] for taken in arms["fastlog 2"]])
+    for arm, taken in arms.items():
+        wall = describe([one["wall_s"] for one in taken])
+        again = [one["again_s"] for one in taken if "again_s" in one]
+        rows.append(
+            [
+                TITLES[arm],
+                number(wall["median"]),
+                f"{wall['median'] / base:.1f}x",
+                number(1000 * median([one["cpu_s"] for one in taken]) / unit),
+                f"{median([one['peak_mib'] for one in taken]):,.0f}",
+                number(median(again)) if again else "-",
+                f"{sum(one['verified'] for one in taken):,}",
+            ]
+        )
+    return rows
+
+
+def estimate(found: dict[str, Any], what: str) -> dict[str, float]:
+    """Compute what more workers take, from the CPU time that one took.
+
+    Finding the runs, and taking in results, is the work of one process, the latter while others
+    read; the rest is shared.
+    """
+    one = {
+        key: median([taken[key] for taken in found[what]["fastlog 1"]])
+        for key in ("cpu_s", "walk_s", "client_s")
+    }
+    shared = one["cpu_s"] - one["walk_s"] - one["client_s"]
+    return {
+        **one,
+        "per_run_ms": 1000 * shared / found["count"],
+        "paper_s": one["walk_s"] + max(shared / PAPER, one["client_s"]),
+        **{
+            f"wall_{workers}": median(
+                [taken["wall_s"] for taken in found[what][f"fastlog {workers}"]]
+            )
+            for workers in (1, 2)
+        },
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return the tables."""
+    parts = [machine({"machine": result["machine"]})]
+    names = {
+        "runs": "{count:,} runs of {steps:,} steps",
+        "ranks": "a run of {count} ranks, {steps:,} steps",
+    }
+    for case, found in result["cases"].items():
+        title = names[case].format(**found) + f" ({found['bytes'] / 1e6:,.0f} MB)"
+        each = "run" if case == "runs" else "rank"
+        for what, said in (("table", "a table of runs"), ("dataset", "a Parquet dataset")):
+            head = [
+                f"{title}: {said}",
+                "s",
+                "x 2 workers",
+                f"CPU, ms/{each}",
+                "peak MiB",
+                "again, s",
+                f"{each}s verified",
+            ]
+            parts.append(table(head, _rows(what, found)))
+    parts.append(_scaling(result["cases"]["runs"]))
+    return "\n\n".join(parts)
+
+
+def _scaling(found: dict[str, Any]) -> str:
+    """Return the table of workers."""
+    rows = []
+    for what, said in (("table", "a table of runs"), ("dataset", "a Parquet dataset")):
+        cost = estimate(found, what)
+        rows.append(
+            [
+                said,
+                number(cost["wall_1"]),
+                f"{number(cost['wall_2'])} ({cost['wall_1'] / cost['wall_2']:.2f}x)",
+                number(cost["per_run_ms"]),
+                number(cost["walk_s"]),
+                number(cost["client_s"]),
+                number(cost["paper_s"]),
+            ]
+        )
+    head = [
+        f"{found['count']:,} runs",
+        "1 worker, s",
+        "2 workers, s",
+        "workers, CPU ms/run",
+        "finding the runs, CPU s",
+        "taking in results, CPU s",
+        f"{PAPER} workers on as many free cores, computed, s",
+    ]
+    return table(head, rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, and write the result and the table; what is not asked for stays as it was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", choices=("runs", "ranks"))
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--ranks", type=int, default=512)
+    parser.add_argument("--rank-steps", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=300.0, metavar="S")
+    options = parser.parse_args(argv)
+    patience.left_s = options.patience
+    stored = HERE / "results" / "fleet.json"
+    cases = json.loads(stored.read_text())["cases"] if options.only and stored.exists() else {}
+    if options.only != "ranks":
+        cases["runs"] = measure("runs", make_runs, options.runs, options.steps, options.rounds)
+    if options.only != "runs":
+        cases["ranks"] = measure(
+            "ranks", make_ranks, options.ranks, options.rank_steps, options.rounds
+        )
+    result = {"machine": patience.conditions(), "rounds": options.rounds, "cases": cases}
+    publish("fleet", result, render(result))
+
+
+if __name__ == "__main__":
+    main()
