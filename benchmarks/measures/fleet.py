@@ -89,7 +89,9 @@ def _fastlog(root: str, what: str, workers: int, place: str) -> tuple[dict[str, 
 
     with ExitStack() as stack:
         cluster = stack.enter_context(
-            SubprocessCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            SubprocessCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+            )
         )
         client = stack.enter_context(Client(cluster))
         client.wait_for_workers(workers, timeout=60)

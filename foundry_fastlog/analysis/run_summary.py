@@ -24,6 +24,7 @@ __all__ = [
     "is_settled",
     "read_summary",
     "state_of",
+    "sum_up",
 ]
 
 #: A run that is running, but has no new metrics or timings for so long, is stalled.
@@ -161,16 +162,26 @@ def read_summary(
     """
     try:
         opened = Run(path)
-        reports = opened.report_starts()
-        found = _read(opened, run, reports)
-        if found.state == "running" and idle_s > stalled_after_s:
-            found = replace(found, state="stalled")
-        if complete:
-            found = replace(found, complete=_is_complete(opened))
-        return found, is_settled(opened, reports)
+        found, settled = sum_up(opened, run, idle_s=idle_s, stalled_after_s=stalled_after_s)
+        return replace(found, complete=_is_complete(opened)) if complete else found, settled
     except OSError as error:
         said = f"cannot be read: {error.strerror or error}"
         return RunSummary(path, run, path.name, "unreadable", said), False
+
+
+def sum_up(
+    opened: Run, run: str, *, idle_s: float, stalled_after_s: float
+) -> tuple[RunSummary, bool]:
+    """Sum up a run that is open; arguments and result as of ``read_summary``.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    reports = opened.report_starts()
+    found = _read(opened, run, reports)
+    if found.state == "running" and idle_s > stalled_after_s:
+        found = replace(found, state="stalled")
+    return found, is_settled(opened, reports)
 
 
 def is_settled(run: Run, reports: Iterable[StartReport]) -> bool:

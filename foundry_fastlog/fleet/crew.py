@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from foundry_fastlog._version import __version__
@@ -21,7 +20,6 @@ from foundry_fastlog.base.extras import extra
 
 if TYPE_CHECKING:  # an optional package
     from distributed import Client, Future
-    from typing_extensions import Self
 
 __all__ = ["Crew", "FleetError", "Item", "Lost", "Pace", "Progress"]
 
@@ -44,6 +42,9 @@ _TARGET_S, _FIRST_S = 1.0, 0.1  # of a batch; the first ones show how long it ta
 _MOST_ITEMS = 500  # of a batch, whose results come back together
 _AHEAD = 2  # batches for each thread, so that none waits for the next
 _PATIENCE_S = 60.0
+_LOOPBACK = (
+    "127.0.0.1:0"  # Dask's own pages are on all interfaces else, at a port that may be taken
+)
 _START_S, _BYTES_PER_S = 0.004, 50e6  # until something is measured
 
 
@@ -115,19 +116,6 @@ class Crew:
         self._client: Client | None = None
         self._owned = contextlib.ExitStack()
 
-    def __enter__(self) -> Self:
-        """Return it; what it started ends with the ``with``."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End what it started."""
-        self.close()
-
     def close(self) -> None:
         """End the cluster or the connection that it started; a client that was given stays."""
         self._client = None
@@ -160,7 +148,8 @@ class Crew:
                 SubprocessCluster(
                     n_workers=self._workers or CPU_COUNT,
                     threads_per_worker=1,
-                    dashboard_address=None,
+                    dashboard_address=_LOOPBACK,
+                    worker_kwargs={"dashboard_address": _LOOPBACK},
                 )
             )
             client: Client = self._owned.enter_context(distributed.Client(cluster))

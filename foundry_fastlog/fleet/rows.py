@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundry_fastlog.analysis.error_groups import group_errors
-from foundry_fastlog.analysis.run_summary import RunSummary, read_summary
+from foundry_fastlog.analysis.run_summary import RunSummary, sum_up
 from foundry_fastlog.analysis.runs_cache import pack, unpack
 from foundry_fastlog.reading.run import read_run
 from foundry_fastlog.run.tree import FoundRun
@@ -65,23 +65,17 @@ def read_row(stalled_after_s: float, found: FoundRun) -> Row:
         stalled_after_s: After how long a run that is running is stalled.
         found: The run.
     """
+    idle_s = time.time() - found.recorded if found.recorded else 0.0
     try:
-        idle_s = time.time() - found.recorded if found.recorded else 0.0
-        summary, settled = read_summary(
-            found.path,
-            found.name,
-            idle_s=idle_s,
-            stalled_after_s=stalled_after_s,
-            complete=False,
-        )
-        if summary.state == "unreadable":
-            gone = not found.path.exists()
-            said = "is gone: it was removed meanwhile" if gone else summary.error
-            return unreadable(found, said)
-        groups = [_plain(group.to_dict()) for group in group_errors(read_run(found.path))]
-        errors = json.dumps(groups[:_MOST_GROUPS]).encode()
+        run = read_run(found.path)
+        summary, settled = sum_up(run, found.name, idle_s=idle_s, stalled_after_s=stalled_after_s)
+        groups = group_errors(run) if "errors" in run.streams else []
+        errors = json.dumps([_plain(group.to_dict()) for group in groups[:_MOST_GROUPS]]).encode()
     except Exception as error:  # noqa: BLE001 - of one run among thousands
-        return unreadable(found, f"cannot be read: {type(error).__name__}: {error}")
+        if not found.path.exists():
+            return unreadable(found, "is gone: it was removed meanwhile")
+        said = error.strerror if isinstance(error, OSError) else None
+        return unreadable(found, f"cannot be read: {said or f'{type(error).__name__}: {error}'}")
     return Row(found, summary, errors, pack(summary) if settled else None)
 
 

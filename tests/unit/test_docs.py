@@ -32,7 +32,11 @@ _BLOCK = re.compile(
 )
 
 # Packages that not everyone who runs the tests has, and what blocks have that need them.
-OPTIONAL = {"torch": "import torch", "opentelemetry": "from opentelemetry"}
+OPTIONAL = {
+    "torch": "import torch",
+    "opentelemetry": "from opentelemetry",
+    "distributed": "import Fleet",
+}
 
 # Runs the blocks of a page in turn, each in its own namespace; a traceback names page and line.
 RUNNER = """
