@@ -7,6 +7,7 @@ again is done run by run, and a run that cannot be done is told of, not raised.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import deque
@@ -154,7 +155,7 @@ class Crew:
             )
             client: Client = self._owned.enter_context(distributed.Client(cluster))
             client.wait_for_workers(1, timeout=_PATIENCE_S)
-        except (OSError, RuntimeError, TimeoutError) as error:
+        except (OSError, RuntimeError, asyncio.TimeoutError) as error:
             raise FleetError(f"no workers could be started here: {error}") from error
         return client
 
@@ -165,12 +166,12 @@ class Crew:
                 client = self._owned.enter_context(
                     distributed.Client(client, timeout=_PATIENCE_S / 6)
                 )
-            except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, asyncio.TimeoutError) as error:
                 raise FleetError(f"no scheduler answers at {self._given}: {error}") from error
         joined = cast("Client", client)
         try:
             joined.wait_for_workers(1, timeout=_PATIENCE_S)
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.TimeoutError) as error:  # not the same before Python 3.11
             raise FleetError(f"the scheduler has no workers after {_PATIENCE_S:.0f} s") from error
         for address, said in joined.run(_say, self._root, on_error="return").items():
             if said != _say(self._root):
