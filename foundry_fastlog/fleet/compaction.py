@@ -57,7 +57,7 @@ class Compacted:
         left_out: How many runs were left out, by state: they have not ended, or ``changed`` while
             they were read, or are ``gone``.
         failed: Runs that could not be written, and why.
-        incomplete: Runs that were written as far as they can be read: they are damaged.
+        incomplete: Runs of which the dataset has what can be read: they are damaged.
         notes: What Parquet could not hold as it was recorded.
     """
 
@@ -149,7 +149,7 @@ def compact_runs(
         aligned=aligned,
         left_out=dict(counted.left_out.most_common()),
         failed=counted.failed,
-        incomplete=tuple(sorted(counted.incomplete)),
+        incomplete=tuple(sorted({*counted.incomplete, *dataset.incomplete()})),
         notes=tuple(counted.notes),
     )
 
@@ -218,7 +218,8 @@ def _write_run(
         told = key if is_old(before, now) else f"{key} {now}"
         complete = not run.unread and all(check.complete for check in run.check(streams))
         with ExitStack() as waiting:
-            paths = _write_parts(run, name, told, streams, out, waiting)
+            told_of = told_by(name, told, complete=complete)
+            paths = _write_parts(run, name, told_of, streams, out, waiting)
             _check_same(before)
         parts = tuple(part_at(out / path, path) for path in paths)
     except _ChangedError:
@@ -242,7 +243,12 @@ def _check_same(before: FoundRun) -> None:
 
 
 def _write_parts(
-    run: Run, name: str, key: str, streams: tuple[str, ...], out: Path, waiting: ExitStack
+    run: Run,
+    name: str,
+    told: dict[bytes, bytes],
+    streams: tuple[str, ...],
+    out: Path,
+    waiting: ExitStack,
 ) -> list[str]:
     """Write the files of a run beside their places, where they come as `waiting` ends."""
     named = NamedRun(run, name.encode("utf-8", "backslashreplace").decode(), "latest")
@@ -256,7 +262,7 @@ def _write_parts(
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             temporary = waiting.enter_context(beside(out / path))
             schema = schema_of(kinds_of(columns), [named])
-            schema = schema.with_metadata({**schema.metadata, **told_by(name, key)})
+            schema = schema.with_metadata({**schema.metadata, **told})
             write_part(named, stream, columns, schema, temporary, Tally())
             paths.append(path)
     return paths

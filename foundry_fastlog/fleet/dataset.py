@@ -52,6 +52,7 @@ class Part:
         key: What it was made of: how the run's files looked, and which streams were read.
         rows: How many rows it has.
         kinds: What its columns hold, by name, as ``Columns.kinds`` says it.
+        complete: Whether nothing was missing in the run.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Part:
     key: str
     rows: int
     kinds: dict[str, str]
+    complete: bool
 
     @property
     def size(self) -> int:
@@ -112,6 +114,10 @@ class Dataset:
         keys = {run: next(iter(one)) if len(one) == 1 else "" for run, one in found.items()}
         return {**self._empty, **keys}
 
+    def incomplete(self) -> set[str]:
+        """Return the runs in which something was missing, or whose files are damaged."""
+        return {part.run for part in self.parts.values() if not part.complete}
+
     def replace(self, run: str, key: str, parts: Iterable[Part]) -> None:
         """Take in the files of a run, and remove those that it no longer has.
 
@@ -156,7 +162,7 @@ class Dataset:
 
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [
-            [part.path, part.stamp, part.run, part.key, part.rows, part.kinds]
+            [part.path, part.stamp, part.run, part.key, part.rows, part.kinds, part.complete]
             for _, part in sorted(self.parts.items())
         ]
         with beside(self.path / _MANIFEST) as temporary:
@@ -171,9 +177,9 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def told_by(run: str, key: str) -> dict[bytes, bytes]:
+def told_by(run: str, key: str, *, complete: bool) -> dict[bytes, bytes]:
     """Return the metadata of a file that says of which run it is, and what it was made of."""
-    return {_KEY: json.dumps({"run": run, "key": key}).encode()}
+    return {_KEY: json.dumps({"run": run, "key": key, "complete": complete}).encode()}
 
 
 @contextmanager
@@ -232,8 +238,8 @@ def _read_manifest(path: Path) -> tuple[dict[str, Part], dict[str, str]]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         parts = [
-            Part(name, (size, mtime, inode), run, key, count, dict(kinds))
-            for name, (size, mtime, inode), run, key, count, kinds in told["parts"]
+            Part(name, (size, mtime, inode), run, key, count, dict(kinds), complete)
+            for name, (size, mtime, inode), run, key, count, kinds, complete in told["parts"]
         ]
         return {part.path: part for part in parts}, dict(told["empty"])
     return {}, {}
@@ -257,13 +263,15 @@ def part_at(place: Path, name: str, stamp: Stamp | None = None) -> Part:
     try:
         footer = pq.read_metadata(place)
     except (OSError, pa.ArrowException):  # as a power loss leaves it: its run is written again
-        return Part(name, stamp, unquote(name.split("/")[1].removeprefix("run=")), "", 0, {})
+        run = unquote(name.split("/")[1].removeprefix("run="))
+        return Part(name, stamp, run, "", 0, {}, complete=False)
     schema = footer.schema.to_arrow_schema()
     try:
         told = json.loads((schema.metadata or {})[_KEY])
     except (KeyError, ValueError) as error:
         raise FleetError(f"{place} is not of a compaction; choose another directory") from error
-    return Part(name, stamp, told["run"], told["key"], footer.num_rows, _kinds_in(schema))
+    kinds = _kinds_in(schema)
+    return Part(name, stamp, told["run"], told["key"], footer.num_rows, kinds, told["complete"])
 
 
 def _kinds_in(schema: pa.Schema) -> dict[str, str]:

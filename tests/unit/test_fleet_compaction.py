@@ -279,6 +279,8 @@ def test_damaged_runs_are_written_as_far_as_they_go(tree: Path, out: Path, clien
     done = Fleet(tree, client).compact(out)
     assert (done.incomplete, done.complete, done.written) == (("sweep/a",), False, 2)
     assert [row["step"] for row in rows_in(out, "sweep/a")] == [0, 2]
+    again = Fleet(tree, client).compact(out)
+    assert (again.written, again.incomplete) == (0, ("sweep/a",))
 
 
 def test_what_cannot_be_written_is_told_by_run(tree: Path, out: Path, client: Any) -> None:
