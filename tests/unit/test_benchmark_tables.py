@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cold, digest, tables
+from benchmarks import cold, digest, fleet, tables
 
 RESULTS = Path(tables.__file__).parent / "results"
 
@@ -43,6 +43,14 @@ def test_the_readmes_figures_are_of_the_stored_results(result: dict[str, Any]) -
     assert tables.figure(result) in readme
     assert cold.figure(cold_result) in readme
     assert cold.render(cold_result) in (tables.HERE / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_a_fleet_are_of_the_stored_result() -> None:
+    """What more workers would take is computed from it, too."""
+    stored = json.loads((RESULTS / "fleet.json").read_text(encoding="utf-8"))
+    assert fleet.render(stored) in (tables.HERE / "README.md").read_text(encoding="utf-8")
+    cost = fleet.estimate(stored["cases"]["runs"], "table")
+    assert cost["walk_s"] + cost["client_s"] <= cost["paper_s"]
 
 
 def test_the_pages_figures_are_of_the_stored_results() -> None:
