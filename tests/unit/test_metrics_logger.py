@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import signal
 import statistics
 from collections import ChainMap
@@ -302,6 +303,12 @@ def test_statistics(metrics: MetricsLogger) -> None:
     assert metrics.compute_statistics("loss") == {**counts, **spread, **ends}
     nothing = metrics.compute_statistics("unknown")
     assert (nothing["count"], nothing["mean"], nothing["last"]) == (0, None, None)
+
+
+def test_statistics_of_a_run_that_is_not_there(metrics: MetricsLogger, tmp_path: Path) -> None:
+    """Its place was removed, or could never be written: nothing is known, and nothing raised."""
+    shutil.rmtree(tmp_path / "run")
+    assert metrics.compute_statistics("loss")["count"] == 0
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from foundry_fastlog import Recorder, RecorderHandler, open_run, read_run
+from foundry_fastlog.messages.text_handlers import ConsoleHandler
 
 # As docs/logging.md has it, for a module `train` with a recorder and a function.
 CONFIGURATION = """
@@ -109,3 +110,21 @@ def test_what_a_queue_before_it_takes_away(tmp_path: Path) -> None:
     assert found["queued"][0]["context"] == {"step": 3}
     assert len(list(read_run(tmp_path / "direct").lines("errors"))) == 1
     assert not (tmp_path / "queued" / "errors.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["run", "console"])
+def test_a_handler_that_fails_is_told_as_loggings_own_are(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By handleError(): the program goes on."""
+    with Recorder(tmp_path / "run") as recorder:
+        handler = RecorderHandler(recorder) if kind == "run" else ConsoleHandler()
+        failed: list[logging.LogRecord] = []
+
+        def refuse(*_: object, **__: object) -> None:
+            raise RuntimeError("no")
+
+        monkeypatch.setattr(handler, "take", refuse)
+        monkeypatch.setattr(handler, "handleError", failed.append)
+        handler.handle(logging.makeLogRecord({"msg": "said", "levelno": 20, "levelname": "INFO"}))
+        assert [record.getMessage() for record in failed] == ["said"]

@@ -9,6 +9,7 @@ import socket
 import textwrap
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -340,3 +341,12 @@ def test_what_locks_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("fcntl.flock", refuse)
     assert not is_in_use(tmp_path / "log")
     refuse.assert_called_once()
+
+
+def test_only_a_marked_beginning_counts_as_cut() -> None:
+    entry = partial(text_recovery._Entry, 0)
+    whole = entry("INFO", "a long message")
+    assert entry("INFO", "a long... (14 characters)").is_cut_from(whole)
+    assert not entry("INFO", "a long").is_cut_from(whole)
+    assert not entry("ERROR", "a long... (14 characters)").is_cut_from(whole)
+    assert not entry("INFO", "along... (14 characters)").is_cut_from(whole)
