@@ -109,8 +109,8 @@ def compare_ranks(
     chosen = None if ranks is None else ranks_of(ranks)
     is_collective = functools.partial(_is_collective, patterns)
     times = read_rank_times(run, is_collective, steps=steps, ranks=chosen, starts=starts)
-    if block is not None and block not in times.names:
-        known = ", ".join(times.names) or "none"
+    if block is not None and times.names and block not in times.names:
+        known = ", ".join(times.names)
         raise LookupError(f"no block is called {block!r}; there are: {known}")
     joint = np.array([is_collective(name) for name in times.names], bool)
     found = _Figures(times, joint)
@@ -119,7 +119,7 @@ def compare_ranks(
     if len(times.ranks) > 1:
         stragglers = find_stragglers(times, joint, found.work, hosts, threshold, block)
         phases = find_phases(times, joint, stragglers, threshold, block)
-    last = times.steps[-1] + times.width - 1 if len(times.steps) else None
+    last = int(times.steps[-1]) + times.width - 1 if len(times.steps) else None
     return RankComparison(
         path=run.path,
         ranks=tuple(found.rank(row, hosts) for row in range(len(times.ranks))),

@@ -35,7 +35,9 @@ _MOST_SHOWN = 50  # rows of a table in a notebook
 _SHOWN = ("run", "state", "started", "duration", "step")
 _TEXTS = frozenset(("run", "state", "started"))  # the others are numbers, as a rule
 # Of a notebook's cells: not all notebooks have rules for tables.
-_LEFT, _RIGHT = (f"style='text-align:{to};padding:2px 8px'" for to in ("left", "right"))
+_LEFT, _RIGHT = (
+    f"style='text-align:{to};padding:2px 8px;white-space:nowrap'" for to in ("left", "right")
+)
 _LOSSES = ("loss", "train_loss", "train/loss", "train.loss")
 _CHECKS = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "eval/loss", "test_loss")
 

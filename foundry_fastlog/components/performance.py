@@ -13,6 +13,7 @@ import orjson
 
 from foundry_fastlog.analysis.accumulate import percentile
 from foundry_fastlog.base import caller_time
+from foundry_fastlog.base.arguments import check_number
 from foundry_fastlog.base.environment import get_device, rss_bytes
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.statistics import describe
@@ -96,12 +97,12 @@ class PerformanceLogger(core.BlockTimer):
             max_samples: Durations to keep for each name, for percentiles.
 
         Raises:
-            TypeError: ``logger`` is not a logger, or ``recorder`` no recorder.
+            TypeError: ``logger`` is not a logger, ``recorder`` no recorder or ``max_samples``
+                no int.
             ValueError: ``max_samples`` is below 1.
         """
         super().__init__()
-        if max_samples < 1:
-            raise ValueError(f"max_samples must be at least 1, got {max_samples}")
+        check_number("max_samples", max_samples, 1, sys.maxsize, whole=True)
         if recorder is not None and not isinstance(recorder, core.RecorderCore):
             raise TypeError(f"recorder must be a Recorder, got {type(recorder).__name__}")
         self.logger = logger

@@ -65,7 +65,15 @@ class RecorderHandler(logging.Handler):
             level: The lowest level to record.
             kind: What the handler is for; a logger has one handler of each kind.
             record_error: Records exceptions that were logged, instead of the recorder itself.
+
+        Raises:
+            TypeError: ``recorder`` is none; a path, for instance.
         """
+        if not callable(getattr(recorder, "message", None)):
+            raise TypeError(
+                f"recorder must be a Recorder, got {type(recorder).__name__}; "
+                "open_run(PATH) returns one"
+            )
         super().__init__(level)
         self.recorder = recorder
         self._record_error = record_error or self._to_errors
@@ -104,6 +112,8 @@ class RecorderHandler(logging.Handler):
                     "error_message": safe_str(error),
                     "traceback": exception_text(_PLAIN, record.exc_info),
                 }
+            if record.stack_info:
+                context = {**context, "stack": record.stack_info}
             self.take(record.levelname, record.name, message, context)
         except Exception:  # noqa: BLE001 - as in any handler: the program goes on
             self.handleError(record)

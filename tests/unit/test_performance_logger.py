@@ -196,8 +196,11 @@ def test_wrong_arguments() -> None:
     """A name that is none is told with profiling on and off."""
     with pytest.raises(TypeError, match=r"logger must be a logging.Logger, a LoggerAdapter or"):
         PerformanceLogger("x")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="max_samples must be at least 1"):
+    with pytest.raises(ValueError, match="max_samples must be between 1"):
         PerformanceLogger(LOGGER, max_samples=0)
+    for wrong in (1.5, True, "a"):
+        with pytest.raises(TypeError, match="max_samples must be an int"):
+            PerformanceLogger(LOGGER, max_samples=wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="recorder must be a Recorder, got str"):
         PerformanceLogger(LOGGER, "runs/a")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"time_block\(\) takes the arguments \(block_name"):

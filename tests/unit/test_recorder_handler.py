@@ -112,6 +112,23 @@ def test_what_a_queue_before_it_takes_away(tmp_path: Path) -> None:
     assert not (tmp_path / "queued" / "errors.jsonl").exists()
 
 
+def test_a_path_is_no_recorder() -> None:
+    """Nothing half made is left to be closed at exit."""
+    with pytest.raises(TypeError, match=r"recorder must be a Recorder, got str; open_run\(PATH\)"):
+        RecorderHandler("runs/x")  # type: ignore[arg-type]
+
+
+def test_a_stack_that_was_asked_for_is_a_field(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run") as recorder:
+        logger = logging.getLogger("stacks.of.this.test")
+        handler = RecorderHandler(recorder)
+        logger.addHandler(handler)
+        logger.warning("here", stack_info=True)
+        logger.removeHandler(handler)
+    (line,) = read_run(tmp_path / "run").lines("log")
+    assert "test_a_stack_that_was_asked_for_is_a_field" in line["context"]["stack"]
+
+
 @pytest.mark.parametrize("kind", ["run", "console"])
 def test_a_handler_that_fails_is_told_as_loggings_own_are(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

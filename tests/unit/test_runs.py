@@ -438,8 +438,8 @@ def test_a_notebook_shows_a_table_and_nothing_hostile(tmp_path: Path, monkeypatc
     assert text.count("<tr>") == 3
     assert "... and 1 more" in text
     assert "same" not in text
-    assert "<th style='text-align:left;padding:2px 8px'>state</th>" in text
-    assert "<th style='text-align:right;padding:2px 8px'>step</th>" in text
+    assert "<th style='text-align:left;padding:2px 8px;white-space:nowrap'>state</th>" in text
+    assert "<th style='text-align:right;padding:2px 8px;white-space:nowrap'>step</th>" in text
 
 
 def test_a_directory_that_is_not_there() -> None:
