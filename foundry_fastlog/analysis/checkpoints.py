@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from foundry_fastlog.analysis.points import Asked, first_record
+from foundry_fastlog.base.arguments import exactly
 from foundry_fastlog.base.environment import moment_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def checkpoints_of(run: Run, asked: Asked) -> list[float]:
 
 def _from_timings(run: Run, starts: Starts) -> dict[int, float]:
     names = [name for name in run.names("performance") if "checkpoint" in name.lower()]
-    names = [re.sub(r"([*?[])", r"[\1]", name) for name in names if not _OTHERS.search(name)]
+    names = exactly(name for name in names if not _OTHERS.search(name))
     if not names:
         return {}
     columns = run.arrow("performance", names=names, starts=starts).to_numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from foundry_fastlog.analysis.identity import (
 )
 from foundry_fastlog.analysis.run_summary import state_of
 from foundry_fastlog.analysis.where_values import ABSENT
+from foundry_fastlog.base.arguments import exactly
 from foundry_fastlog.base.formatting import jsonable
 from foundry_fastlog.reading.run import Run, read_run
 
@@ -184,8 +184,7 @@ def compare_runs(
     labels = label_runs(opened)
     known = list(dict.fromkeys(name for run in opened for name in run.names()))
     names = known if metrics is None else pick_names(known, metrics, "metric")
-    # Patterns that only the names themselves fit.
-    wanted = None if metrics is None else [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+    wanted = None if metrics is None else exactly(names)
     exact = [Exact(run.arrow("metrics", names=wanted, starts=starts)) for run in opened]
     rows, differences = [], []
     maximise = tuple(maximise)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foundry_fastlog.analysis.identity import nearest
+from foundry_fastlog.base.arguments import exactly
 from foundry_fastlog.base.environment import moment_of
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.reading.columns import column_of
@@ -26,8 +27,6 @@ _Array = np.ndarray[Any, Any]
 
 #: What an x axis can be, besides a metric.
 AXES = ("step", "epoch", "time", "relative")
-
-_SPECIAL = re.compile(r"([*?[])")
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class _Rows:
 
 def _read_rows(run: Run, names: Iterable[str] | None, asked: Asked, ranks: Any) -> _Rows:  # noqa: ANN401 - as Run.arrow
     # Patterns that only the names themselves fit.
-    wanted = None if names is None else [_SPECIAL.sub(r"[\1]", name) for name in names]
+    wanted = None if names is None else exactly(names)
     columns = run.arrow(
         "metrics", names=wanted, steps=asked.steps, ranks=ranks, starts=asked.starts
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foundry_fastlog.analysis.spans import Cover
+from foundry_fastlog.base.arguments import exactly
 from foundry_fastlog.base.environment import moment_of
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.reading.columns import Columns
@@ -197,9 +198,7 @@ class _Reader:
 
 
 def _named(names: Sequence[str], *, exact: bool = False) -> Choice:
-    if not exact:
-        names = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
-    return Choice(names=names, exact=exact)
+    return Choice(names=names if exact else exactly(names), exact=exact)
 
 
 def _known(columns: Columns, name: str, parts: Any) -> tuple[_Array, _Array]:  # noqa: ANN401 - native

@@ -22,6 +22,7 @@ __all__ = [
     "check_number",
     "check_type",
     "duration",
+    "exactly",
     "expanded",
     "known_level",
     "level_name",
@@ -140,6 +141,14 @@ def names_of(names: str | Iterable[str]) -> list[str]:
     for name in given:
         check_type("names", name, str, "a str or several")
     return given
+
+
+_WILD = re.compile(r"[*?[]")
+
+
+def exactly(names: Iterable[str]) -> list[str]:
+    """Return patterns that fit these names alone."""
+    return [_WILD.sub(r"[\g<0>]", name) for name in names]
 
 
 def _several(given: object) -> Iterable[Any]:

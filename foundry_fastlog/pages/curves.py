@@ -6,12 +6,12 @@ recorded together share one. Between its entries the page interpolates.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from foundry_fastlog.base.arguments import exactly
 from foundry_fastlog.pages.buckets import Buckets, bucket
 from foundry_fastlog.pages.encoding import encode
 from foundry_fastlog.reading.columns import column_of
@@ -34,7 +34,6 @@ __all__ = [
     "clock_of",
     "drawn",
     "epoch_name",
-    "exactly",
     "fitting",
     "spread",
     "steps_at",
@@ -47,7 +46,6 @@ _MOST_PATTERNS = 200
 #: NaN and infinite values whose steps a curve keeps, from the first to the last; all are counted.
 MOST_MARKS = 500
 _NUMBERS = ("int64", "float64", "bool")
-_WILD = re.compile(r"[*?[]")
 
 
 class CurveReader:
@@ -182,11 +180,6 @@ def spread(count: int, most: int) -> _Array:
     import numpy as np
 
     return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).astype("i8"))
-
-
-def exactly(names: Iterable[str]) -> list[str]:
-    """Return patterns that fit these names alone."""
-    return [_WILD.sub(r"[\g<0>]", name) for name in names]
 
 
 def fitting(names: Iterable[str], patterns: Iterable[str] | None) -> list[str]:

@@ -18,7 +18,6 @@ from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.pages.blocks import medians_by_rank, parents_of
 from foundry_fastlog.pages.curves import fitting
 from foundry_fastlog.pages.happenings import read_errors, read_messages
-from foundry_fastlog.pages.ranks import rank_map
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.reading.start_states import StartReport
@@ -87,7 +86,6 @@ def describe(run: Run, starts: Starts, patterns: Sequence[str] | None = None) ->
         ],
         "timing_base": [found.timing_base, found.timing_base_s],
         "by_rank": medians_by_rank(run, starts, [one.name for one in found.timings[:_MOST_BLOCKS]]),
-        "rank_map": rank_map(run, starts),
         "errors": errors,
         "messages": messages,
         "config": _flat(config),

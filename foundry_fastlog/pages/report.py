@@ -22,6 +22,7 @@ from foundry_fastlog.pages.bundle import BEGINNING, page_of
 from foundry_fastlog.pages.curves import CurveReader, fitting
 from foundry_fastlog.pages.facts import describe
 from foundry_fastlog.pages.goodput import goodput_of
+from foundry_fastlog.pages.ranks import rank_map
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.files import StrPath
@@ -129,7 +130,12 @@ def _facts(
     found = describe(run, starts, patterns)
     reader = CurveReader(run, starts, points, blobs)
     curves = list(reader.metrics(names, found["lines"]))
-    return {**found, "curves": [*curves, *reader.system()], "goodput": goodput_of(run, starts)}
+    return {
+        **found,
+        "curves": [*curves, *reader.system()],
+        "goodput": goodput_of(run, starts),
+        "rank_map": rank_map(run, starts),
+    }
 
 
 def _distinct(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:

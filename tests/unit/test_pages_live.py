@@ -444,6 +444,26 @@ def test_without_uvicorn_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: P
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
+def test_ranks_are_compared_for_a_part_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That reads all timings, and facts are asked for every few seconds."""
+    write_ranks(tmp_path / "run", durations(2, 4))
+    asked: list[Run] = []
+
+    def slow(run: Run, starts: object) -> dict[str, object]:
+        assert starts == "latest"
+        asked.append(run)
+        time.sleep(0.3)
+        return {"sentences": [str(len(asked))]}
+
+    monkeypatch.setattr(live, "rank_map", slow)
+    page = LiveRun(tmp_path / "run")
+    assert [page.facts()["rank_map"] for _ in range(3)] == [{"sentences": ["1"]}] * 3
+    page._ranks = page._ranks[0], 0.0  # seconds later
+    assert page.facts()["rank_map"] == {"sentences": ["2"]}
+
+
 def test_ranks_are_a_heat_map_while_they_record(served: Served, tmp_path: Path) -> None:
     write_ranks(tmp_path / "run", durations(4, 80, slower("data", {2}, 40, factor=3.0)))
     with Browser() as browser:
