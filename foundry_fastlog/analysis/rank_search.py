@@ -72,7 +72,7 @@ def _straggler(times: RankTimes, name: str, shift: Shift) -> Straggler:
         host="",
         block=name,
         since=int(times.steps[shift.first]),
-        until=None if shift.last is None else int(times.steps[shift.last]) + times.width - 1,
+        until=None if shift.last is None else times.last_step(shift.last),
         from_the_start=bool(shift.first <= there[0]),
         ratio=shift.ratio,
         excess_s=shift.excess_s,
@@ -168,7 +168,7 @@ def find_phases(
             continue
         for shift in find_shared(times.own_s[number], threshold, least, joint=is_joint):
             since = int(times.steps[shift.first])
-            until = None if shift.last is None else int(times.steps[shift.last]) + times.width - 1
+            until = None if shift.last is None else times.last_step(shift.last)
             slow = [one for one in stragglers if _overlap(one, since, until)]
             if slow and _is_waiting(times, number, shift, slow, threshold):
                 continue

@@ -15,6 +15,7 @@ import numpy as np
 
 from foundry_fastlog.analysis.accumulate import percentile
 from foundry_fastlog.analysis.text_numbers import TextNumbers
+from foundry_fastlog.reading.columns import known_rows
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 
@@ -81,6 +82,10 @@ class RankTimes:
     origin: float
     stats: dict[tuple[str, int], BlockStats]
     without_step: int
+
+    def last_step(self, column: int) -> int:
+        """Return the last step of a column."""
+        return int(self.steps[column]) + self.width - 1
 
     def spent(self) -> list[float]:
         """Return the seconds in each block itself, of all ranks and steps."""
@@ -165,16 +170,16 @@ class _Reading:
     def _batch(self, columns: Columns, batch: list[ColumnPart]) -> _Rows:
         parts = dict(zip(columns.names, batch, strict=True))
         block = self.names.numbers(parts["name"])
-        parent = np.where(_known(parts["parent"]), self.names.numbers(parts["parent"]), -1)
+        parent = np.where(known_rows(parts["parent"]), self.names.numbers(parts["parent"]), -1)
         rank = columns.array("rank", [batch])[1]
         seconds = columns.array("duration_s", [batch])[1].astype("f8")
         _, time, timed = columns.array("timestamp", [batch])
         time = time * 1e-6 if timed is None else np.where(timed, time * 1e-6, -np.inf)
-        step, known = columns.array("step", [batch])[1], _known(parts["step"])
+        step, known = columns.array("step", [batch])[1], known_rows(parts["step"])
         self.without_step += int((~known).sum())
         sound = known & (seconds >= 0) & (seconds <= _LONGEST_S)
         rows = _Rows(*(one[sound] for one in (block, parent, rank, step, seconds, time)))
-        measured = sound & _known(parts["device_duration_s"])
+        measured = sound & known_rows(parts["device_duration_s"])
         return self._with_devices(columns, batch, rows, measured[sound], measured)
 
     def _with_devices(
@@ -293,16 +298,6 @@ class _Reading:
             {(names[block], rank): found for (block, rank), found in self.stats.items()},
             self.without_step,
         )
-
-
-def _known(part: ColumnPart) -> _Array:
-    """Return which rows of a column have a value."""
-    rows, nulls, valid, _, _ = part
-    if valid is None:
-        return np.full(rows, not nulls)
-    return np.unpackbits(
-        np.frombuffer(memoryview(valid), "u1"), count=rows, bitorder="little"
-    ).astype(bool)
 
 
 def _grouped(keys: _Array) -> dict[int, _Array]:

@@ -119,13 +119,12 @@ def compare_ranks(
     if len(times.ranks) > 1:
         stragglers = find_stragglers(times, joint, found.work, hosts, threshold, block)
         phases = find_phases(times, joint, stragglers, threshold, block)
-    last = int(times.steps[-1]) + times.width - 1 if len(times.steps) else None
     return RankComparison(
         path=run.path,
         ranks=tuple(found.rank(row, hosts) for row in range(len(times.ranks))),
         blocks=tuple(found.blocks()),
         first_step=int(times.steps[0]) if len(times.steps) else None,
-        last_step=None if last is None else int(last),
+        last_step=times.last_step(-1) if len(times.steps) else None,
         steps=len(times.steps),
         width=times.width,
         stragglers=tuple(stragglers),
@@ -350,7 +349,7 @@ def _heat_map(times: RankTimes, work: _Array, block: str | None) -> HeatMap | No
     return HeatMap(
         ranks=times.ranks[:_MOST_ROWS],
         steps=tuple(times.steps[::size].tolist()),
-        last_step=int(times.steps[-1]) + times.width - 1,
+        last_step=times.last_step(-1),
         width=size * times.width,
         block=block or "",
         typical_s=typical,

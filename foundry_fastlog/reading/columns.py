@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the extension, and optional packages
 
     _Array = tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
-__all__ = ["Columns", "Metric", "column_of"]
+__all__ = ["Columns", "Metric", "column_of", "known_rows"]
 
 _FIXED = {"timestamp", "seq", "step", "epoch", "rank", "start", "label"}
 _WIDTHS = {"int64": "<i8", "time": "<i8", "float64": "<f8"}
@@ -263,7 +263,7 @@ class Columns:
         values = [_values(np, kind, part) for part in parts]
         valid = None
         if any(part[1] for part in parts):
-            valid = np.concatenate([_valid(np, part) for part in parts])
+            valid = np.concatenate([known_rows(part) for part in parts])
         empty = np.empty(0, _WIDTHS.get(kind, "O"))
         return kind, np.concatenate(values) if values else empty, valid
 
@@ -297,7 +297,9 @@ def _values(np: Any, kind: str, part: ColumnPart) -> Any:  # noqa: ANN401 - nump
     return out
 
 
-def _valid(np: Any, part: ColumnPart) -> Any:  # noqa: ANN401 - numpy's
+def known_rows(part: ColumnPart) -> Any:  # noqa: ANN401 - an array of bool
+    """Return which rows of a part of a column have a value."""
+    np = _numpy()
     rows, nulls, valid, _, _ = part
     if valid is None:
         return np.full(rows, not nulls, "?")
