@@ -55,10 +55,8 @@ def summary(
         run = read_or_fail(paths[0], read_run)
         found = _by_rank(run, starts, metric)
     else:
-        found = {
-            os.fspath(path): _read(read_or_fail(path, read_run), starts, rank, metric)
-            for path in paths
-        }
+        opened = {os.fspath(path): read_or_fail(path, read_run) for path in paths}
+        found = {path: _read(run, starts, rank, metric) for path, run in opened.items()}
     results = list(found.values())
     if as_json:
         _print_json(found, several="ranks" if ranks else "runs" if len(paths) > 1 else "")
@@ -76,7 +74,7 @@ def summary(
     else:
         _show_one(results[0], metric)
         if rank is None and not metric and len(results[0].ranks) > 1 and results[0].timings:
-            _show_ranks(paths[0], starts)
+            _show_ranks(opened[os.fspath(paths[0])], starts)
     if any(not one.complete or one.dropped or one.problems for one in results):
         raise typer.Exit(PROBLEM)
 
@@ -117,7 +115,7 @@ def _show_one(result: Summary, metric: list[str] | None) -> None:
         _nothing_fits(metric, console)
 
 
-def _show_ranks(path: Path, starts: str) -> None:
+def _show_ranks(run: Run, starts: str) -> None:
     """Show which ranks are slow, where numpy is there to find out."""
     try:
         from foundry_fastlog.analysis.ranks import compare_ranks
@@ -127,7 +125,6 @@ def _show_ranks(path: Path, starts: str) -> None:
             raise
         tell("times by rank need numpy: pip install 'foundry_fastlog[plot]'")
         return
-    run = read_or_fail(path, read_run)
     console = Console(highlight=False)
     render_ranks_shortly(compare_ranks(run, starts=starts_of(run, starts)), console)
 

@@ -239,11 +239,12 @@ class Fleet:
             ValueError: A stream or state is unknown.
             WhereError: ``where`` cannot be understood.
         """
-        found = list(find_all_runs(self.path))
-        if self._where is not None:
-            self.look()
+        if self._where is None:
+            found = list(find_all_runs(self.path))
+        else:
+            looked = self.look()
             chosen = {run.run for run in self.runs()}
-            found = [one for one in found if one.name in chosen]
+            found = [row.found for row in looked.rows if row.found.name in chosen]
         return compact_runs(
             self._crew, found, Path(out).absolute(), known_streams(streams), states, self._progress
         )
