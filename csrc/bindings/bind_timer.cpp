@@ -299,13 +299,13 @@ inline int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayloa
     return 1;
 }
 
-// `end` and `ticks` are one moment, by both clocks: a line's timestamp less its duration is when the block began.
-// `thread`: where that was, 0 for the calling thread. `is_sampled` is set if the call is to be timed.
-int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, std::uint64_t ticks,
+// The block ended at `ticks` after `span` of them: a line's timestamp less its duration is when it began. `thread`:
+// where that was, 0 for the calling thread. `is_sampled` is set if the call is to be timed.
+int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t span, std::uint64_t ticks,
                   PyObject* error_type, std::uint32_t thread, bool& is_sampled) noexcept {
     TimingPayload timing{};
     timing.step = frame.step;
-    timing.duration_ticks = end - frame.begin;
+    timing.duration_ticks = span;
     timing.depth = frame.depth;
     if (frame.has_step) timing.flags |= TimingPayload::kHasStep;
     DeviceBlock& block = frame.block;
@@ -389,6 +389,8 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, std::
         !find_frame(stack, timer, task, frame, thread)) [[unlikely]] {
         return nullptr;
     }
+    // The counter may have been reset while the machine slept.
+    const std::uint64_t span = end > frame.begin ? end - frame.begin : 0;
     const std::int64_t end_ns = frame.begin_ns != 0 ? monotonic_ns() : 0;
     const bool in_memory = timer->recorder == nullptr;
     RecorderHandle* handle = in_memory ? nullptr : RecorderHandle::from(timer->recorder);
@@ -400,7 +402,7 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, std::
     bool is_sampled = false;
     bool ok = in_memory ||
               (handle != nullptr &&
-               submit_timing(*handle, frame, end, ticks, error_type, thread, is_sampled) >= 0);
+               submit_timing(*handle, frame, span, ticks, error_type, thread, is_sampled) >= 0);
     if (frame.task != nullptr) [[unlikely]] {
         PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
         PyErr_Fetch(&type, &value, &traceback);
@@ -415,8 +417,6 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, std::
     }
     double seconds = 0.0;
     if (ok && timer->owner != nullptr) {
-        // The counter may have been reset while the machine slept.
-        const std::uint64_t span = end > frame.begin ? end - frame.begin : 0;
         seconds = frame.begin_ns != 0 ? static_cast<double>(end_ns - frame.begin_ns) / 1e9
                                       : static_cast<double>(span) * handle->ns_per_tick() / 1e9;
         timer->elapsed = seconds;  // another thread may change that of a decorator
