@@ -462,11 +462,15 @@ def test_a_scan_that_is_interrupted_ends(tmp_path: Path) -> None:
     """A signal's exception comes through, and nothing is left running."""
     line = '{"timestamp":"2026-01-30T14:32:15.123456Z","seq":%d,"step":%d,"metrics":{"x":1.5}}\n'
     (tmp_path / "metrics.jsonl").write_text("".join(line % (n, n) for n in range(300_000)))
+
+    def read_until_the_alarm() -> None:  # which may come before anything else is called
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        read_for_ever(tmp_path)
+
     before = signal.signal(signal.SIGALRM, lambda *_: 1 / 0)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
         with pytest.raises(ZeroDivisionError):
-            read_for_ever(tmp_path)
+            read_until_the_alarm()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
