@@ -62,7 +62,7 @@ class RankTimes:
         width: How many step numbers a column covers: 1, or a power of two where single steps would
             take too much memory. Times are means over the steps of a column then.
         own_s: Seconds in a block itself per step, blocks x ranks x columns; NaN where there was
-            none.
+            none. Of a step that several starts recorded, the mean over these.
         ends: When the last block of a step ended on each rank, in seconds since `origin`, ranks x
             columns; NaN where it has no such step.
         joint: Likewise, of the last collective block.
@@ -106,6 +106,7 @@ class _Rows:
     step: _Array
     seconds: _Array
     time: _Array
+    start: _Array
 
 
 @dataclass
@@ -164,21 +165,21 @@ class _Reading:
     def _rows(self, columns: Columns) -> _Rows:
         """Take what is needed of lines, blocks on devices as blocks of their own."""
         found = [self._batch(columns, batch) for batch in columns.batches()]
-        fields = ("block", "parent", "rank", "step", "seconds", "time")
+        fields = ("block", "parent", "rank", "step", "seconds", "time", "start")
         return _Rows(*(np.concatenate([getattr(one, name) for one in found]) for name in fields))
 
     def _batch(self, columns: Columns, batch: list[ColumnPart]) -> _Rows:
         parts = dict(zip(columns.names, batch, strict=True))
         block = self.names.numbers(parts["name"])
         parent = np.where(known_rows(parts["parent"]), self.names.numbers(parts["parent"]), -1)
-        rank = columns.array("rank", [batch])[1]
+        rank, start = (columns.array(name, [batch])[1] for name in ("rank", "start"))
         seconds = columns.array("duration_s", [batch])[1].astype("f8")
         _, time, timed = columns.array("timestamp", [batch])
         time = time * 1e-6 if timed is None else np.where(timed, time * 1e-6, -np.inf)
         step, known = columns.array("step", [batch])[1], known_rows(parts["step"])
         self.without_step += int((~known).sum())
         sound = known & (seconds >= 0) & (seconds <= _LONGEST_S)
-        rows = _Rows(*(one[sound] for one in (block, parent, rank, step, seconds, time)))
+        rows = _Rows(*(one[sound] for one in (block, parent, rank, step, seconds, time, start)))
         measured = sound & known_rows(parts["device_duration_s"])
         return self._with_devices(columns, batch, rows, measured[sound], measured)
 
@@ -212,7 +213,7 @@ class _Reading:
             np.concatenate([rows.parent, placed(rows.parent[of])]),
             *(
                 np.concatenate([one, one[of] if one is not rows.seconds else seconds[measured]])
-                for one in (rows.rank, rows.step, rows.seconds, rows.time)
+                for one in (rows.rank, rows.step, rows.seconds, rows.time, rows.start)
             ),
         )
 
@@ -235,11 +236,14 @@ class _Reading:
         cells = rank * len(steps) + column
         own = np.full((len(self.names.texts), *shape), np.nan, "f4")
         inside = _grouped(rows.parent)
+        several = len(rows.start) > 0 and bool((rows.start != rows.start[0]).any())
         for block, chosen in _grouped(rows.block).items():
             sums = np.bincount(cells[chosen], rows.seconds[chosen], math.prod(shape))
             there = np.bincount(cells[chosen], minlength=len(sums)) > 0
             inner = inside.get(block, chosen[:0])
             sums -= np.bincount(cells[inner], rows.seconds[inner], len(sums))
+            if several:  # a step that was trained again takes the mean of its starts
+                sums /= _starts_of(cells[chosen], rows.start[chosen], len(sums))
             own[block] = np.where(there, np.maximum(sums, 0.0), np.nan).reshape(shape)
         joint = np.array([self._is_collective(name) for name in self.names.texts])[rows.block]
         known = np.bincount(cells, minlength=math.prod(shape)) > 0
@@ -300,6 +304,13 @@ class _Reading:
         )
 
 
+def _starts_of(cells: _Array, starts: _Array, count: int) -> _Array:
+    """Return in how many starts each cell has rows, at least 1."""
+    numbers = int(starts.max(initial=0)) + 1
+    pairs = np.unique(cells * numbers + starts)
+    return np.maximum(np.bincount(pairs // numbers, minlength=count), 1)
+
+
 def _grouped(keys: _Array) -> dict[int, _Array]:
     """Return the places of each key that is not below 0."""
     order = np.argsort(keys.astype("u2") if keys.max(initial=0) < 0xFFFF else keys, kind="stable")
@@ -327,6 +338,7 @@ def read_rank_times(
         starts: As for ``Run.lines``.
 
     Raises:
+        LookupError: There are steps, but none of these.
         ValueError: An unknown start.
     """
     reading = _Reading(is_collective)
@@ -336,7 +348,16 @@ def read_rank_times(
         left -= len(batch)
         # Held by nobody here: what was read of one batch is freed before the next one.
         reading.add(run.arrow("performance", steps=steps, ranks=batch, starts=starts), left)
-    return reading.result()
+    found = reading.result()
+    if steps is not None and not len(found.steps):
+        there = read_rank_times(run, is_collective, ranks=ranks, starts=starts)
+        if len(there.steps):
+            low, high = ("" if step is None else step for step in steps)
+            raise LookupError(
+                f"no rank of {run.path} timed a step in {low}:{high}; "
+                f"it has steps {there.steps[0]} to {there.last_step(-1)}"
+            )
+    return found
 
 
 def _batches(run: Run, ranks: Iterable[int] | None) -> Iterator[list[int]]:

@@ -97,7 +97,8 @@ def compare_ranks(
     Raises:
         RunNotFoundError: The path is not a run.
         ImportError: The extension is missing; the message says how to build it.
-        LookupError: There is no such block; the message names those that there are.
+        LookupError: There is no such block, or none of these steps; the message says which there
+            are.
         TypeError: An option has a wrong type.
         ValueError: An unknown start, or an option has a wrong value.
     """
@@ -335,6 +336,8 @@ def _clocks(ends: _Array) -> list[Clock | None]:
 
 def _heat_map(times: RankTimes, work: _Array, block: str | None) -> HeatMap | None:
     """Bucket the times of ranks by steps."""
+    if not times.names:
+        return None
     shown = work if block is None else times.own_s[times.names.index(block)]
     shown = shown[:_MOST_ROWS]
     if not np.isfinite(shown).any():
@@ -370,7 +373,7 @@ def _notes(
             "Recorder.timer(name, step=step) gives them one"
         )
     if not times.ranks:
-        return found or ["no rank timed a block in these steps"]
+        return found or ["none of these ranks timed a block"]
     if len(times.ranks) == 1:
         found.append(
             f"only rank {times.ranks[0]} timed blocks: there is nothing to compare it with"
@@ -379,10 +382,15 @@ def _notes(
         found.append(
             f"{len(times.steps)} steps are too few to find stragglers: {LEAST_STEPS} are needed"
         )
+    elif (shared := int(((~np.isnan(times.ends)).sum(axis=0) > 1).sum())) < LEAST_STEPS:
+        found.append(
+            f"only {shared} steps were timed by two ranks or more: {LEAST_STEPS} are needed to "
+            "find stragglers"
+        )
     if len(times.ranks) > 1 and not joint.any():
         found.append(
-            "no block is named as a collective, so waiting is not told from work; "
-            "--collective NAME names one"
+            "no block is named as a collective, so waiting is not told from work, and S is too low "
+            "where ranks wait in a block; --collective NAME names one"
         )
     if stragglers > 1 and len(hosts) < len(times.ranks):
         found.append("which ranks share a host is not known; --ranks-per-host N says it")

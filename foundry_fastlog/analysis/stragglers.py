@@ -121,7 +121,7 @@ def find_slow(times: _Array, threshold: float, least_s: float) -> list[Shift]:
         if single is None:
             single = _log_ratio(chosen, lower_median(chosen))
         begin, end = _edges(single[rank], shift, first, last)
-        if not _mostly(single[rank, begin : None if end is None else end + 1] > limit / 2):
+        if not _mostly(single[rank, begin : None if end is None else end + 1], limit / 2):
             continue
         until = None if end is None else int(columns[end])
         found.append(Shift(rank, int(columns[begin]), until, float(np.exp(shift)), excess))
@@ -140,7 +140,8 @@ def find_shared(
         joint: Whether ranks wait for each other in the block: its own time is the shortest then.
     """
     columns = np.flatnonzero((~np.isnan(times)).any(axis=0))
-    if len(columns) < 2 * LEAST_STEPS:
+    theirs = (~np.isnan(times)).any(axis=1).sum()  # what few ranks do is not what all ranks do
+    if len(columns) < 2 * LEAST_STEPS or 2 * theirs <= len(times):
         return []
     chosen = times[:, columns]
     with warnings.catch_warnings():
@@ -246,8 +247,10 @@ def _stands_out(ratios: _Array, shift: float) -> bool:
     return shift > _SPREADS / 0.674 * float(lower_median(np.abs(means)))
 
 
-def _mostly(flags: _Array) -> bool:
-    return bool(flags.mean() > _MOSTLY)
+def _mostly(ratios: _Array, limit: float) -> bool:
+    """Return whether most of the steps that a rank has are beyond the limit."""
+    known = ratios[~np.isnan(ratios)]
+    return len(known) > 0 and bool((known > limit).mean() > _MOSTLY)
 
 
 def _regions(flags: _Array) -> Iterator[tuple[int, int, int]]:

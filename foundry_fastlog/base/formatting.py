@@ -153,6 +153,8 @@ def format_seconds(seconds: float) -> str:
         return f"{seconds} s"
     if seconds < 0:  # never from a recorder
         return f"-{format_seconds(-seconds)}"
+    if seconds < 1e-11:  # what sums of floats leave
+        return "0 ns"
     if seconds < 1e-6:
         return f"{seconds * 1e9:.3g} ns"
     if seconds < 0.001:

@@ -28,7 +28,8 @@ EPILOG = (
     "**In a script:** `foundry-fastlog ranks --exit-code runs/exp0 --json | jq -r '.sentences[0]'`"
     "  \n"
     "**Exit codes:** 0 compared; 1 lines are damaged or a file or ring cannot be read, or, with "
-    "--exit-code, a rank is a straggler; 2 invalid argument, no run, or no such block or rank."
+    "--exit-code, a rank is a straggler; 2 invalid argument, no run, or no such block, rank or "
+    "step."
 )
 
 
@@ -98,7 +99,7 @@ def ranks(
             threshold=threshold,
             ranks_per_host=ranks_per_host,
         )
-    except LookupError as error:  # no such block
+    except (LookupError, ValueError) as error:  # no such block or steps
         raise fail(str(error.args[0])) from None
     if as_json:
         write_json(to_json(found.to_dict()))
@@ -121,8 +122,10 @@ def _chosen(run: Run, single: list[int], among: str | None) -> tuple[int, ...] |
             raise typer.BadParameter(f"--ranks takes FIRST:LAST, such as 0:7, not {shown!r}")
         low, high = ends
         wanted |= {one for one in run.ranks if low <= one <= high}  # type: ignore[operator]
-    known = tuple(sorted(wanted & set(run.ranks)))
-    if not known:
-        there = ", ".join(map(str, run.ranks[:20])) or "none"
-        raise fail(f"{run.path} has none of these ranks; it has {there}")
-    return known
+    missing = sorted(set(single) - set(run.ranks))
+    if missing or not wanted:
+        from foundry_fastlog.analysis.rank_results import numbers_said  # needs numpy
+
+        which = f"no rank {missing[0]}" if missing else "none of these ranks"
+        raise fail(f"{run.path} has {which}; it has {numbers_said(run.ranks) or 'none'}")
+    return tuple(sorted(wanted))

@@ -29,6 +29,9 @@ _LEVELS = (1.05, 1.1, 1.25, 1.5)
 _SHADES, _ASCII = "·░▒▓█", ".-+*#"
 _STYLES = ("dim", "", "yellow", "red", "bold red")
 _RESOLUTION_S = 1e-6  # of timestamps
+_LEGEND = """\
+call, p95: median and 95th percentile of a call, with the blocks in it; own: median
+of a step, without them; share: of all time in steps; score: best own / its own"""
 _NARROWEST, _WIDEST = 24, 100
 
 
@@ -47,6 +50,8 @@ def render_ranks(found: RankComparison, console: Console) -> None:
     if found.heat_map is not None and len(found.ranks) > 1:
         console.print()
         console.print(draw_heat_map(found.heat_map, console), soft_wrap=True)
+    if found.heat_map is not None:
+        console.print()
     _what_if(found, console)
     _clocks(found, console)
 
@@ -74,12 +79,14 @@ def _head(found: RankComparison) -> Text:
 
 
 def _blocks(found: RankComparison, console: Console) -> None:
-    """Show for each block the median rank and the one that takes longest by itself."""
+    """Show for each block what ranks take in the middle, and the one that takes longest itself."""
     names = list(dict.fromkeys(one.block for one in found.blocks))
     if not names:
         return
-    columns = ("median", "p95", "of step", "slowest", "its median", "score")
-    shown = table("Blocks: the median rank, and the slowest", "block", *columns)
+    columns = ("call", "p95", "own", "share", "slowest", "its own", "score")
+    several_ranks = len(found.ranks) > 1
+    title = "Blocks: the median rank, and the slowest" if several_ranks else "Blocks"
+    shown = table(title, "block", *columns)
     for name in names[:_MOST_BLOCKS]:
         rows = [one for one in found.blocks if one.block == name]
         worst = max(rows, key=lambda one: one.own_s)
@@ -90,13 +97,15 @@ def _blocks(found: RankComparison, console: Console) -> None:
             printable(name) + (" (collective)" if worst.collective else ""),
             format_seconds(_middle([one.median_s for one in rows])),
             format_seconds(_middle([one.p95_s for one in rows])),
+            format_seconds(_middle([one.own_s for one in rows])),
             f"{_middle(shares):.1%}" if shares else "-",
             f"rank {worst.rank}" if several else "-",
-            format_seconds(worst.median_s) if several else "-",
+            format_seconds(worst.own_s) if several else "-",
             _score(worst.score if several else None),
         )
     show_table(shown, console)
     show_rest(len(names), console, _MOST_BLOCKS, "; --json has them all")
+    console.print(_LEGEND, style="dim", soft_wrap=True)
 
 
 def _ranks(found: RankComparison, console: Console, most: int = _MOST_RANKS) -> None:
@@ -145,7 +154,6 @@ def _what_if(found: RankComparison, console: Console) -> None:
         return
     saved = 1 - 1 / found.slowdown
     text = f"What if: S = {found.slowdown:.3f}; if each block took the mean of all ranks, "
-    console.print()
     console.print(f"{text}the steps would take {saved:.1%} less.", soft_wrap=True)
 
 

@@ -299,8 +299,28 @@ def test_one_rank_no_timings_and_few_steps_are_said(tmp_path: Path) -> None:
     few = compared(tmp_path / "few", slower("forward", {5}, 0, factor=3.0), steps=20)
     assert any("20 steps are too few" in note for note in few.notes)
     assert few.stragglers == ()
-    outside = compare_ranks(tmp_path / "few" / "run", steps=(1000, None))
-    assert outside.notes == ("no rank timed a block in these steps",)
+    nobody = compare_ranks(tmp_path / "few" / "run", ranks=99)
+    assert nobody.notes == ("none of these ranks timed a block",)
+    assert compare_ranks(tmp_path / "few" / "run", ranks=99, block="forward").heat_map is None
+
+
+def test_steps_that_the_run_does_not_have_are_an_error(tmp_path: Path) -> None:
+    compared(tmp_path, steps=40)
+    for steps in ((1000, None), (30, 10), (1 << 70, None)):
+        with pytest.raises(LookupError, match=r"; it has steps 0 to 39$"):
+            compare_ranks(tmp_path / "run", steps=steps, block="forward")
+    OracleWriter(tmp_path / "none").fill(range(5)).timing("forward", 0.1)
+    assert compare_ranks(tmp_path / "none", steps=(1000, None)).first_step is None
+
+
+def test_steps_that_no_two_ranks_share_are_said(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        writer = OracleWriter(tmp_path, rank=rank)
+        for step in range(rank, 200, 2):
+            writer.timing("forward", 0.1 * (rank + 1), step)
+    found = compare_ranks(tmp_path)
+    assert found.notes[0].startswith("only 0 steps were timed by two ranks or more: 32 are needed")
+    assert (found.sentences, found.slowdown) == ([], None)
 
 
 def test_blocks_without_a_step_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -336,6 +356,22 @@ def test_later_starts_count_and_so_do_single_ones(tmp_path: Path) -> None:
     assert first.stragglers[0].until is None
 
 
+def test_a_step_of_several_starts_takes_the_mean_of_them(tmp_path: Path) -> None:
+    """Their sum would be twice as long where ranks trained it again, and they stragglers."""
+    write_ranks(tmp_path, durations(8, 200))
+    write_ranks(tmp_path, durations(4, 200, seed=3), attempt=1, first=150)  # resumed with fewer
+    found = compare_ranks(tmp_path, starts="all")
+    assert found.stragglers == ()
+    assert found.phases == ()
+    twice = next(one for one in found.blocks if (one.block, one.rank) == ("forward", 0))
+    assert twice.count == 400
+    again = compare_ranks(tmp_path, starts="all", steps=(150, 199))
+    once = [compare_ranks(tmp_path, starts=start, steps=(150, 199)) for start in (0, 1)]
+    for which in range(4):
+        mean = np.mean([one.ranks[which].work_s for one in once])
+        assert again.ranks[which].work_s == pytest.approx(mean, rel=0.01)
+
+
 def test_ranks_that_start_late_and_steps_of_some_ranks(tmp_path: Path) -> None:
     found = compared(tmp_path, slower("forward", {3}, 250), begins={3: 150, 6: 90})
     (one,) = found.stragglers
@@ -345,6 +381,28 @@ def test_ranks_that_start_late_and_steps_of_some_ranks(tmp_path: Path) -> None:
     assert found.heat_map is not None
     assert np.isnan(found.heat_map.ratio[3, :150]).all()
     assert np.isfinite(found.heat_map.ratio[3, 150:]).all()
+
+
+def test_a_rank_that_times_every_other_step_is_found(tmp_path: Path) -> None:
+    """What it does not have says neither that it is slow nor that it is not."""
+    chance = np.random.default_rng(0)
+    times = 0.03 * np.exp(chance.normal(0, 0.03, (8, 400)))
+    times[3, 200:] *= 1.3
+    times[1::2, ::2] = np.nan
+    (one,) = find_slow(times, 0.9, 1e-4)
+    assert (one.rank, one.last) == (3, None)
+    assert abs(one.first - 200) <= WINDOW
+
+
+def test_what_one_rank_alone_does_is_no_phase_of_all(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    times = np.exp(chance.normal(0, 0.02, (4, 200)))
+    times[:, 100:] *= 1.5
+    assert len(find_shared(times, 0.9, 1e-4)) == 1
+    times[2:] = np.nan
+    assert find_shared(times, 0.9, 1e-4) == []
+    times[1] = np.nan
+    assert find_shared(times, 0.9, 1e-4) == []
 
 
 def test_a_block_that_only_one_rank_has_makes_it_slow(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_the_command_says_it_first_and_fits_a_terminal(
     assert any(line.startswith("Clocks agree within") for line in lines)
     slowest = next(line for line in lines if line.startswith("forward"))
     assert "rank 37" in slowest
+    heads = next(line for line in lines if line.startswith("block")).split()
+    assert heads == ["block", "call", "p95", "own", "share", "slowest", "its", "own", "score"]
+    # Of a block around others the own time alone says which rank is slow by itself.
+    whole = next(line for line in lines if line.startswith("step "))
+    assert whole.split()[5:7] == ["0", "ns"]
+    assert any(line.startswith("call, p95: median and 95th percentile of a call") for line in lines)
     assert "... and 32 more" in "\n".join(lines)
 
 
@@ -69,8 +75,13 @@ def test_options_of_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -
         (["--block", "nothing"], "no block is called 'nothing'"),
         (["--ranks", "7"], "--ranks takes FIRST:LAST"),
         (["--ranks", "a:b"], "--ranks takes FIRST:LAST"),
-        (["--rank", "99"], "has none of these ranks; it has 0, 1"),
+        (["--rank", "99"], "has no rank 99; it has 0-39"),
+        (["--rank", "1", "--rank", "77"], "has no rank 77; it has 0-39"),
+        (["--ranks", "50:"], "has none of these ranks; it has 0-39"),
         (["--threshold", "2"], "threshold"),
+        (["--ranks-per-host", "9" * 20], "ranks_per_host must be between 1 and"),
+        (["--steps", "1000:"], "timed a step in 1000:; it has steps 0 to 99"),
+        (["--steps", "60:40", "--block", "forward"], "in 60:40; it has steps 0 to 99"),
     ):
         assert main(["ranks", str(run), *wrong]) == 2
         assert said in capsys.readouterr().err.replace("\n", " ")
