@@ -118,7 +118,8 @@ class Goodput:
         goodput: ``ideal_step_s * steps / wall_s``: the share of wall time that the training
             would have taken had nothing been lost. None without steps.
         ettr: The effective training time ratio (arXiv 2410.21680): productive time / wall time.
-            Unproductive are start-up, steps trained again, stalls, and the time between starts.
+            Unproductive are here start-up, steps trained again, stalls, and the time between
+            starts.
         throughput: Tokens per second and model FLOPs utilisation, None where no tokens are known.
         starts: The starts.
         blocks: By kind, the names of the blocks that are taken for it.
@@ -233,9 +234,15 @@ def measure_goodput(
     lost = sum(total[kind] for kind in ("start_up", "again", "stalls", "dead"))
     steps = sum(one.steps for one in found)
     ideal = split.ideal_s if steps else None
-    goodput = ideal * steps * 1e6 / wall if ideal is not None and wall else None
+    share = ideal * steps * 1e6 / wall if ideal is not None and wall else None
+    rate = read_throughput(run, rank, ideal, share, **throughput)
     notes += split.notes
     notes += [f"start {one.report.number}: {said}" for one, _ in chosen for said in one.notes]
+    if rate is not None and rate.ideal_mfu is not None and rate.ideal_mfu > 1:
+        notes.append(
+            f"no device can do more than its peak, as an MFU of {rate.ideal_mfu:.1%} says: check "
+            "flops_per_token, peak_flops, the tokens of a step, and the number of devices"
+        )
     return Goodput(
         path=str(run.path),
         rank=rank,
@@ -246,9 +253,10 @@ def measure_goodput(
         limit_s=split.limit_s if steps else None,
         steps=steps,
         steps_again=sum(one.steps_again for one in found),
-        goodput=goodput,
+        # A first step, which is not among those of the mean, may be faster than they are.
+        goodput=None if share is None else min(1.0, share),
         ettr=(wall - lost) / wall if wall else 0.0,
-        throughput=read_throughput(run, rank, ideal, goodput, **throughput),
+        throughput=rate,
         starts=found,
         blocks={kind: names for kind, names in kinds.items() if names},
         notes=tuple(notes),

@@ -238,12 +238,12 @@ class _Reading:
         inside = _grouped(rows.parent)
         several = len(rows.start) > 0 and bool((rows.start != rows.start[0]).any())
         for block, chosen in _grouped(rows.block).items():
-            sums = np.bincount(cells[chosen], rows.seconds[chosen], math.prod(shape))
+            sums: _Array = np.bincount(cells[chosen], rows.seconds[chosen], math.prod(shape))
             there = np.bincount(cells[chosen], minlength=len(sums)) > 0
             inner = inside.get(block, chosen[:0])
             sums -= np.bincount(cells[inner], rows.seconds[inner], len(sums))
             if several:  # a step that was trained again takes the mean of its starts
-                sums /= _starts_of(cells[chosen], rows.start[chosen], len(sums))
+                sums = sums / _starts_of(cells[chosen], rows.start[chosen], len(sums))
             own[block] = np.where(there, np.maximum(sums, 0.0), np.nan).reshape(shape)
         joint = np.array([self._is_collective(name) for name in self.names.texts])[rows.block]
         known = np.bincount(cells, minlength=math.prod(shape)) > 0

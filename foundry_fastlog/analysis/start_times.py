@@ -16,7 +16,7 @@ import numpy as np
 from foundry_fastlog.analysis.spans import Cover
 from foundry_fastlog.base.arguments import exactly
 from foundry_fastlog.base.environment import moment_of
-from foundry_fastlog.base.formatting import printable
+from foundry_fastlog.base.formatting import format_seconds, printable
 from foundry_fastlog.reading.columns import Columns
 from foundry_fastlog.reading.lines import find_rewinds
 from foundry_fastlog.reading.scan import Choice, scan_series, sum_series
@@ -229,7 +229,8 @@ def _find_steps(
         here = np.isin(one.threads, threads)
         aside = int((one.ends - one.begins)[~here].sum()) / 1e6
         if aside and layer != "other":
-            found.notes.append(f"{layer} blocks of other threads ran beside: {aside:,.3f} s")
+            said = f"{layer} blocks of other threads ran beside: {format_seconds(aside)}"
+            found.notes.append(said)
         rows[layer] = one.take(here)
     saving, testing = rows["checkpoint"], rows["evaluation"]
     covers = [Cover(saving.begins, saving.ends)]

@@ -31,6 +31,7 @@ LOOKS = {
     "other": ("other", "o", COLORS[7]),
 }
 _COLUMNS = 60
+_UNITS = (("seconds", 1.0), ("ms", 1e-3), ("us", 1e-6))
 
 
 def render_goodput(found: Goodput, console: Console) -> None:
@@ -72,14 +73,15 @@ def _bar(found: Goodput, *, colours: bool) -> Text:
 
 
 def _parts(found: Goodput, console: Console) -> None:
-    rows = table("", "kind", "", "seconds", "share")
+    unit, each = next((name, s) for name, s in _UNITS if found.wall_s >= s or name == "us")
+    rows = table("", "kind", "", unit, "share")
     for kind, seconds in found.parts.items():
         if seconds or kind == "step":
             name, letter, color = LOOKS[kind]
             share = f"{seconds / found.wall_s:.1%}" if found.wall_s else "-"
             coloured = console.color_system is not None and not console.no_color
             mark = Text("  ", f"on {color}") if coloured else Text(letter)
-            rows.add_row(Text(name), mark, Text(f"{seconds:,.3f}"), Text(share))
+            rows.add_row(Text(name), mark, Text(f"{seconds / each:,.3f}"), Text(share))
     show_table(rows, console)
 
 

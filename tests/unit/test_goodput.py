@@ -479,7 +479,7 @@ def test_threads_without_steps_run_beside(tmp_path: Path) -> None:
         writer.timing("prefetch", 0.4, step, thread=4713)
     found = measured(tmp_path)
     assert losses(found) == {}
-    assert found.notes == ("start 0: checkpoint blocks of other threads ran beside: 16.000 s",)
+    assert found.notes == ("start 0: checkpoint blocks of other threads ran beside: 16 s",)
 
 
 def test_blocks_around_many_steps_explain_nothing(tmp_path: Path) -> None:
