@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foundry_fastlog.analysis.clocks import SET_BACK, Clock
 from foundry_fastlog.analysis.spans import Cover
 from foundry_fastlog.base.arguments import exactly
 from foundry_fastlog.base.environment import moment_of
@@ -35,7 +37,6 @@ _Array = np.ndarray[Any, Any]
 LAYERS = ("checkpoint", "evaluation", "data", "step", "other")
 
 _WHOLE = re.compile(r"(?:^|[/.])(?:train_|training_)?step$", re.IGNORECASE)
-_SET_BACK = 1_000_000  # what threads that race cannot explain
 _LONGEST_S = 1e9
 _NONE = np.empty(0, np.int64)
 
@@ -89,6 +90,9 @@ class _Rows:
     def outside(self, cover: Cover) -> _Rows:
         return self.take(~(self.inner & cover.encloses(self.begins, self.ends)))
 
+    def earlier(self, by: _Array) -> _Rows:
+        return replace(self, begins=self.begins - by, ends=self.ends - by)
+
 
 def read_start(
     run: Run, report: StartReport, writer: Writer | None, kinds: Mapping[str, Sequence[str]]
@@ -109,6 +113,7 @@ def read_start(
     """
     reader = _Reader(run, writer)
     rows = {layer: reader.blocks(kinds.get(layer, ())) for layer in LAYERS}
+    rows = reader.set_clock(rows)
     started, ended = _moment(report.started), _moment(report.ended)
     # A process is not older than its start says, whatever the durations of its blocks.
     spans = [
@@ -116,15 +121,23 @@ def read_start(
         for one in rows.values()
         if len(one.ends)
     ]
-    spans += reader.other_streams()
+    others = [moment for span in reader.other_streams() for moment in span]
+    others += [moment for moment in (started, ended) if moment]
+    if not spans and reader.marks is not None and len(times := reader.marks[1]):
+        spans = [(int(times.min()), int(times.max()))]
     moments = [moment for span in spans for moment in span]
-    moments += [moment for moment in (started, ended) if moment]
+    if reader.clock.most:
+        others = [reader.clock.right(one, min(moments), max(moments)) for one in others]
+    moments += others
     if not moments:
         return None
     found = StartTimes(report, min(moments), max(moments), [])
     if report.state == "running":
         found.end = max(found.end, time.time_ns() // 1000)
     _find_steps(found, rows, reader, kinds.get("step", ()))
+    if reader.clock.most:
+        said = f"the clock was set back by {reader.clock.most / 1e6:,.0f} s"
+        found.notes.append(f"{said}; what was before that is taken as so much earlier")
     found.complete = reader.complete
     return found
 
@@ -136,6 +149,7 @@ class _Reader:
         self._series = {one.stream: one for one in run.series if one.writer == writer}
         self._unread = run.unread
         self._sums: Any = None
+        self.clock = Clock(_NONE, _NONE, _NONE)
         self.complete = True
 
     def columns(self, stream: str, choice: Choice) -> Columns | None:
@@ -161,21 +175,43 @@ class _Reader:
         threads, _ = _known(found, "thread", parts)
         depths, _ = _known(found, "depth", parts)
         seqs = found.array("seq", parts)[1]
-        return _Rows(begins, ends, threads, steps, stepped, depths > 0, seqs)
+        rows = _Rows(begins, ends, threads, steps, stepped, depths > 0, seqs)
+        return rows.earlier(self.clock.ahead(seqs)) if self.clock.most else rows
 
-    def lines_of(self, metric: str) -> tuple[_Array, _Array, _Array]:
-        """Return time, step and number of the lines that have a metric and a step."""
+    def set_clock(self, rows: dict[str, _Rows]) -> dict[str, _Rows]:
+        """Find where the clock was set back, and return the rows by the right one."""
+        if not any((one.ends[:-1] - one.ends[1:] > SET_BACK).any() for one in rows.values()):
+            return rows  # what follows takes long
+        names = [part.name for part in fields(_Rows)]
+        joined = (np.concatenate([getattr(one, name) for one in rows.values()]) for name in names)
+        every = _Rows(*joined)
+        every = every.take(np.argsort(every.seqs, kind="stable"))
+        # A block is behind the line before for as long as it took, unless it is around that one.
+        around = ~every.inner & np.append(False, every.inner[:-1])
+        taken = np.where(around, 0, every.ends - every.begins)
+        self.clock = Clock(every.ends, every.seqs, taken)
+        return {layer: one.earlier(self.clock.ahead(one.seqs)) for layer, one in rows.items()}
+
+    @cached_property
+    def marks(self) -> tuple[str, _Array, _Array, _Array] | None:
+        """The metric that most lines have, and time, step and number of those that have a step.
+
+        It says when steps ended where no block does.
+        """
+        metrics = [] if self._sums is None else self._sums.metrics()
+        if not metrics:
+            return None
+        metric = max(metrics, key=lambda one: one["count"])["name"]
         found = self.columns("metrics", _named([metric], exact=True))
         assert found is not None
         parts = found.batches()
         steps, stepped = _known(found, "step", parts)
-        times, seqs = (found.array(name, parts)[1] for name in ("timestamp", "seq"))
-        return times[stepped], steps[stepped], seqs[stepped]
-
-    def main_metric(self) -> str | None:
-        """Return the metric that most lines have: it marks the steps where no block does."""
-        found = [] if self._sums is None else self._sums.metrics()
-        return max(found, key=lambda one: one["count"])["name"] if found else None
+        times, seqs = (found.array(name, parts)[1][stepped] for name in ("timestamp", "seq"))
+        usual = max(0, int(np.median(np.diff(times)))) if len(times) > 1 else 0
+        clock = Clock(times, seqs, np.full(len(times), usual), self.clock)
+        if not self.clock.most:
+            self.clock = clock
+        return metric, times - clock.ahead(seqs), steps[stepped], seqs
 
     def other_streams(self) -> Iterator[tuple[int, int]]:
         """Return when the first and the last line of each stream but the timings were recorded."""
@@ -247,8 +283,8 @@ def _find_steps(
         found.first = int(steps.begins[steps.steps == steps.steps[0]].min())
         rewinds = reader.rewinds("performance")
         _set_steps(found, steps.ends, steps.steps, steps.seqs, rewinds, last=True)
-    elif (metric := reader.main_metric()) is not None:
-        times, numbers, seqs = reader.lines_of(metric)
+    elif reader.marks is not None:
+        metric, times, numbers, seqs = reader.marks
         found.source = metric if len(times) else ""
         _set_steps(found, times, numbers, seqs, reader.rewinds("metrics"))
     for layer in LAYERS[2:]:
@@ -308,10 +344,7 @@ def _set_steps(
     """
     if not len(times):
         return
-    back = times[:-1] - times[1:]
-    if (back > _SET_BACK).any():
-        said = f"the clock was set back by {int(back.max()) / 1e6:,.0f} s"
-        found.notes.append(f"{said}; times are too short until it was there again")
+    times = np.clip(times, found.begin, found.end)
     passes = np.searchsorted(rewinds, seqs)
     times, numbers, passes = _grouped(np.maximum.accumulate(times), numbers, passes, last=last)
     # A line about a step before, between two that go on: it is late, and nothing went back.

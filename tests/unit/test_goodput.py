@@ -21,6 +21,7 @@ from recorded import run_python
 from foundry_fastlog import Recorder, read_run
 from foundry_fastlog.analysis.goodput import KINDS, Goodput, measure_goodput
 from foundry_fastlog.analysis.spans import Cover
+from foundry_fastlog.cli.main import main
 
 Patch = pytest.MonkeyPatch
 
@@ -449,14 +450,40 @@ def test_clocks_of_two_hosts_may_differ(tmp_path: Path) -> None:
     assert "or the clocks of node0 and node1 differ; that time is counted once" in note
 
 
-def test_a_clock_that_is_set_back_is_told(tmp_path: Path) -> None:
-    writer = History(tmp_path).steps(50)
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path) -> None:
+    """The lines are in their order: what was recorded before is as much earlier."""
+    writer = begun(tmp_path).steps(50)
     writer.now -= timedelta(hours=1)
-    writer.steps(50, 60)
+    writer.steps(50, 100).log("between")
+    writer.now -= timedelta(minutes=1)
+    writer.steps(100, 150).metrics(149, loss=1.0)
+    next_start(writer, 10.0).steps(140, 200)
     found = measured(tmp_path)
     (note,) = [note for note in found.notes if "clock" in note]
     assert note.startswith("start 0: the clock was set back by 3,600 s")
-    assert found.steps >= 50
+    assert found.wall_s == pytest.approx(75 + 10 + 30)
+    assert losses(found) == {"again": pytest.approx(5.0), "dead": pytest.approx(10.0)}
+    assert (found.steps, found.steps_again) == (200, 10)
+    assert found.ideal_step_s == pytest.approx(STEP_S)
+
+
+@pytest.mark.parametrize("blocks", [None, "step", "data"])
+def test_a_clock_that_is_set_back_where_no_block_has_a_step(
+    tmp_path: Path, blocks: str | None
+) -> None:
+    writer = begun(tmp_path)
+    for step in range(100):
+        if step == 50:
+            writer.now -= timedelta(hours=1)
+        if blocks is not None:
+            writer.block(blocks, STEP_S / 5 if blocks == "data" else STEP_S)
+        if blocks != "step":
+            writer.idle(STEP_S if blocks is None else STEP_S * 4 / 5).metrics(step, loss=1.0)
+    writer.log("end")
+    found = measured(tmp_path)
+    assert found.wall_s == pytest.approx(50.0, abs=2 * STEP_S)
+    assert found.goodput == pytest.approx(0.8 if blocks == "data" else 1.0, abs=0.02)
+    assert sum("set back by 3,600 s" in note for note in found.notes) == 1
 
 
 def test_peers_and_children_are_not_counted_twice(tmp_path: Path) -> None:
@@ -594,6 +621,44 @@ def test_names_of_blocks_can_be_said(tmp_path: Path) -> None:
     for wrong in (7, True, "latest"):
         with pytest.raises(ValueError, match="starts must be 'all' or one of 0, got"):
             measured(tmp_path, starts=wrong)
+
+
+def test_goodput_is_no_more_than_all(tmp_path: Path) -> None:
+    """The first step, which is not in the mean of the others, was faster than they are."""
+    writer = History(tmp_path).steps(50)
+    for step in range(50, 100):
+        writer.step(step, 3 * STEP_S)
+    found = measured(tmp_path, tokens=10)
+    assert found.ideal_step_s is not None
+    assert found.ideal_step_s * found.steps > found.wall_s
+    assert found.goodput == 1.0
+    assert found.throughput is not None
+    assert found.throughput.tokens_per_s == pytest.approx(1000 / found.wall_s)
+
+
+def test_more_than_the_peak_is_remarked_on(tmp_path: Path) -> None:
+    History(tmp_path).steps(100)
+    figures = {"tokens": 1000, "flops_per_token": 6e9}
+    assert measured(tmp_path, **figures, peak_flops=1.3e13).notes == ()
+    (note,) = measured(tmp_path, **figures, peak_flops=1.1e13).notes
+    assert note.startswith("no device can do more than its peak, as an MFU of 109.1% says")
+
+
+@pytest.mark.parametrize(
+    ("each", "unit", "shown"),
+    [(0.5, "seconds", "5.000"), (5e-4, "ms", "5.000"), (5e-6, "us", "50")],
+)
+def test_short_times_are_shown_in_units_that_say_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], each: float, unit: str, shown: str
+) -> None:
+    writer = History(tmp_path)
+    for step in range(10):
+        writer.idle(each).timing("step", each, step)
+    assert main(["goodput", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["kind", unit, "share"] in lines
+    (row,) = [line for line in lines if line[:1] == ["step"]]
+    assert row[2].startswith(shown)
 
 
 def test_tokens_per_second_and_mfu(tmp_path: Path) -> None:
