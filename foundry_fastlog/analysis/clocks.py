@@ -52,4 +52,5 @@ class Clock:
     def right(self, moment: int, begin: int, end: int) -> int:
         """Return a moment of before or behind: what is nearer to a time that is known."""
         by_any = [moment - ahead for ahead in self.steps[::-1].tolist()]  # as it is first
-        return min(by_any, key=lambda one: max(begin - one, one - end, 0))
+        nearest: int = min(by_any, key=lambda one: max(begin - one, one - end, 0))
+        return nearest
