@@ -158,7 +158,7 @@ class BlockTimer:
     def time_block(
         self,
         block_name: str,
-        log_level: int = 10,
+        log_level: int | str = 10,
         *,
         step: SupportsIndex | None = None,
         device: object = None,

@@ -26,6 +26,7 @@ __all__ = [
     "expanded",
     "known_level",
     "level_name",
+    "level_number",
     "moment",
     "names_of",
     "process_number",
@@ -287,3 +288,14 @@ def level_name(level: str | int | None, default: str) -> str:
     if known is None:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
     return known
+
+
+def level_number(level: Any) -> int:  # noqa: ANN401 - what a caller passed
+    """Return the number of a `logging` level, given as such or by its name in any case."""
+    if isinstance(level, str):
+        number = logging.getLevelName(level.upper())  # a number, if the name is known
+        if isinstance(number, int):
+            return number
+    if level is None or isinstance(level, str):
+        raise ValueError(f"level must be a number or one of {', '.join(LEVELS)}, got {level!r}")
+    return level  # type: ignore[no-any-return]

@@ -13,9 +13,10 @@ import orjson
 
 from foundry_fastlog.analysis.accumulate import percentile
 from foundry_fastlog.base import caller_time
-from foundry_fastlog.base.arguments import check_number
+from foundry_fastlog.base.arguments import check_number, level_number
 from foundry_fastlog.base.environment import get_device, rss_bytes
 from foundry_fastlog.base.fork_lock import ForkLock
+from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.base.statistics import describe
 from foundry_fastlog.components.component import AnyLogger, known_levels, log_text, stdlib_logger
 from foundry_fastlog.recording.extension import core
@@ -29,6 +30,11 @@ __all__ = ["PerformanceLogger", "TimedBlock", "rss_bytes"]
 
 MAX_NAMES = 1000
 OTHER = "(other blocks)"
+_MANY_NAMES = (
+    f"more than {MAX_NAMES:,} names of timed blocks: the statistics of this process have {{!r}} "
+    f"and further ones together, as {OTHER!r}. Lines of timings have their names. Is a number in "
+    "them? Give it as step="
+)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -110,6 +116,7 @@ class PerformanceLogger(core.BlockTimer):
         self._max_samples = max_samples
         self._series: dict[str, core.Durations] = {}
         self._lock = ForkLock()
+        self._told: set[str] = set()
         untimed = None if profile else _UNTIMED
         self._open(recorder, self._series, known_levels(self._stdlib), untimed)
 
@@ -124,7 +131,7 @@ class PerformanceLogger(core.BlockTimer):
     def _ended(
         self,
         name: str,
-        level: int,
+        level: int | str,
         step: int | None,
         elapsed: float,
         error: type[BaseException] | None,
@@ -132,6 +139,7 @@ class PerformanceLogger(core.BlockTimer):
         """Log that a block has ended. Called by it, unless the level is known to be disabled."""
         begin = caller_time.begin()
         try:
+            level = level if type(level) is int else self._level_of(level)
             if self._stdlib.isEnabledFor(level):
                 failed = "" if error is None else f" (raised {error.__name__})"
                 text = f"{name} completed in {elapsed:.4f}s{failed}"
@@ -139,8 +147,23 @@ class PerformanceLogger(core.BlockTimer):
         finally:
             caller_time.end(begin)
 
+    def _level_of(self, level: object) -> int:
+        """Return the number of a level. The block has run: a wrong one is no reason to fail."""
+        try:
+            return level_number(level)
+        except ValueError as error:
+            self._tell_once("level", f"time_block(log_level=...): {error}; DEBUG is taken")
+            return logging.DEBUG
+
+    def _tell_once(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            _log.warning("%s", text)
+
     def _new_series(self, name: str) -> core.Durations:
         """Return the durations of a name. Called by the first block of the name that ends."""
+        if name not in self._series and len(self._series) >= MAX_NAMES:
+            self._tell_once("names", _MANY_NAMES.format(printable(name, 60)))
         with self._lock:
             if name not in self._series and len(self._series) >= MAX_NAMES:
                 name = OTHER
@@ -164,7 +187,8 @@ class PerformanceLogger(core.BlockTimer):
             ``count``, ``mean``, ``min``, ``max``, ``std`` (of a sample: n - 1) and ``total`` over
             every duration, and ``p50``, ``p95``, ``p99`` over the latest ``max_samples`` of them,
             in seconds. If nothing was timed, all but ``count`` are None. For all blocks, a dict of
-            such dicts by name.
+            such dicts by name. After 1000 names, further ones share ``"(other blocks)"``, and
+            have nothing by their own.
         """
         if block_name is not None:
             return _describe(self._all_series().get(block_name))

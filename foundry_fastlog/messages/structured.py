@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base import caller_time
+from foundry_fastlog.base.arguments import level_number
 from foundry_fastlog.base.environment import get_device, get_git_commit_hash, utc_now
 from foundry_fastlog.base.json_text import nonfinite_fields, render_members, safe_str
 from foundry_fastlog.base.unread import is_a
@@ -157,7 +158,7 @@ class StructuredLogger:
 
     def log_structured(
         self,
-        level: int,
+        level: int | str,
         message: str,
         /,
         *args: object,
@@ -168,13 +169,14 @@ class StructuredLogger:
         """Log a message with fields.
 
         Args:
-            level: A `logging` level.
+            level: A `logging` level, or its name.
             message: What happened.
             *args: Values for ``%`` in the message, as in the standard library.
             exc_info: True for the exception being handled, or an exception.
             stacklevel: How many frames up the caller is that handlers report.
             **fields: Names and values.
         """
+        level = level if type(level) is int else level_number(level)
         if self.logger.isEnabledFor(level) or self._revived(level):
             self._log(level, message, args, exc_info, stacklevel, fields)
 
@@ -291,7 +293,9 @@ class StructuredLogger:
             context = {**self.context, **fields}
             takers, outputs = route.by_level.get(level) or route.find_targets(level)
             for take in takers:
-                take(_NAMES.get(level) or _level_name(level), logger.name, message, context)
+                take(
+                    _NAMES.get(level) or logging.getLevelName(level), logger.name, message, context
+                )
             if outputs:
                 shown = settled(_shown(self.context, context, fields))
                 writer.put(outputs, (time.time(), level, logger.name, message, shown, ""))
@@ -362,7 +366,7 @@ def _shown(base: dict[str, Any], context: dict[str, Any], fields: dict[str, Any]
 def _json_text(level: int, logger: str, message: str, context: dict[str, Any]) -> str:
     entry: dict[str, Any] = {
         "timestamp": utc_now(),
-        "level": _level_name(level),
+        "level": logging.getLevelName(level),
         "logger": logger,
         "message": message,
         "context": context,
@@ -377,10 +381,6 @@ def _plain_text(message: str, shown: Mapping[str, Any]) -> str:
     if not shown:
         return message
     return f"{message} | " + ", ".join(f"{exact(name)}={safe_str(v)}" for name, v in shown.items())
-
-
-def _level_name(level: int) -> str:
-    return logging.getLevelName(level)
 
 
 def _default_level(logger: logging.Logger, config: object) -> None:

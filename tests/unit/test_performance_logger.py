@@ -251,6 +251,31 @@ def test_names_without_end(perf: PerformanceLogger) -> None:
     assert perf.get_timing_statistics("step 0")["count"] == 2
 
 
+def test_names_without_end_are_said_once(perf: PerformanceLogger, caplog: Caplog) -> None:
+    """Who asks for a later one finds nothing: where it went has been said."""
+    for i in range(MAX_NAMES):
+        spend(perf, f"step {i}", 0.5)
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+    for name in ("one more", "and another", "step 0"):
+        spend(perf, name, 0.5)
+    (said,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert "more than 1,000 names of timed blocks" in said.message
+    assert "'one more' and further ones together, as '(other blocks)'" in said.message
+    assert perf.get_timing_statistics("and another")["count"] == 0
+
+
+def test_a_level_may_be_a_name(perf: PerformanceLogger, caplog: Caplog) -> None:
+    """One that is none is said once, and the block counts: it has run already."""
+    for level in ("INFO", "warning", logging.ERROR, None, "loud", "loud"):
+        with perf.time_block("x", log_level=level):  # type: ignore[arg-type]
+            pass
+    blocks = [one.levelname for one in caplog.records if one.message.startswith("x completed")]
+    assert blocks == ["INFO", "WARNING", "ERROR", "DEBUG", "DEBUG", "DEBUG"]
+    (said,) = [one.message for one in caplog.records if "log_level" in one.message]
+    assert said.endswith("DEBUG, INFO, WARNING, ERROR, CRITICAL, got None; DEBUG is taken")
+    assert perf.get_timing_statistics("x")["count"] == 6
+
+
 def test_many_threads() -> None:
     """No duration is lost or counted twice, while others ask for statistics."""
     perf, done = PerformanceLogger(LOGGER), threading.Event()

@@ -55,6 +55,17 @@ def context(logger: StructuredLogger, **fields: Any) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in ("experiment", "git_hash", "device")}
 
 
+def test_a_level_may_be_a_name(logger: StructuredLogger) -> None:
+    levels = {"DEBUG": 10, "warning": 30, logging.ERROR: 40, np.int64(20): 20}
+    for level, number in levels.items():
+        with patch.object(logger.logger, "log") as log:
+            logger.log_structured(level, "m")
+        assert log.call_args.args[0] == number
+    for wrong in ("loud", None):
+        with pytest.raises(ValueError, match=r"level must be a number or one of DEBUG, INFO.* got"):
+            logger.log(wrong, "m")  # type: ignore[arg-type]
+
+
 def test_a_message_has_the_standard_fields(logger: StructuredLogger, name: str) -> None:
     found = entry(logger, "Completed training step", step=1000, loss=2.456)
     assert list(found) == ["timestamp", "level", "logger", "message", "context"]
