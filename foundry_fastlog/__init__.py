@@ -182,7 +182,10 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(home), name)
+    from foundry_fastlog.base.extras import extra
+
+    with extra("plot", "numpy"):
+        value: object = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 

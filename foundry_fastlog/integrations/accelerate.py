@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from accelerate.state import PartialState
-from accelerate.tracking import GeneralTracker
-
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.recording.recorder import Recorder
+
+with extra("accelerate", "accelerate"):
+    from accelerate.state import PartialState
+    from accelerate.tracking import GeneralTracker
 
 __all__ = ["FastlogTracker"]
 

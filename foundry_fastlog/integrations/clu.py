@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-from clu.metric_writers.interface import MetricWriter
-
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.integrations.kept import size_of
 from foundry_fastlog.integrations.notices import Notices
 from foundry_fastlog.recording.recorder import Recorder
+
+with extra("clu", "clu", "jax", "tensorflow"):
+    import jax
+    from clu.metric_writers.interface import MetricWriter
 
 __all__ = ["FastlogWriter"]
 

@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from keras.callbacks import Callback
-
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.recording.recorder import Recorder
+
+with extra("keras", "keras"):
+    from keras.callbacks import Callback
 
 __all__ = ["FastlogCallback"]
 

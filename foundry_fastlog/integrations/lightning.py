@@ -9,18 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_only
-
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.recording.recorder import Recorder
 from foundry_fastlog.run.info import plain_config
 
 # Two names of one library; their Trainers take loggers of either, so one is enough.
 _OTHER_IN_USE = "pytorch_lightning" in sys.modules and "lightning" not in sys.modules
-if _OTHER_IN_USE or find_spec("lightning") is None:
-    from pytorch_lightning.loggers import Logger
-else:
-    from lightning.pytorch.loggers import Logger
+with extra("lightning", "lightning", "pytorch_lightning", "lightning_utilities"):
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
+    if _OTHER_IN_USE or find_spec("lightning") is None:
+        from pytorch_lightning.loggers import Logger
+    else:
+        from lightning.pytorch.loggers import Logger
 
 __all__ = ["FastlogLogger"]
 

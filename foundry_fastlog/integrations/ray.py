@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray import cloudpickle
-from ray.tune.logger import LoggerCallback
-
 from foundry_fastlog.base.arguments import absolute, check_directory
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.integrations.adapter import Adapter
+
+with extra("ray", "ray", "pandas", "pyarrow"):
+    from ray import cloudpickle
+    from ray.tune.logger import LoggerCallback
 
 __all__ = ["FastlogLoggerCallback"]
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torchtitan.components.metrics import BaseLogger
-
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.recording.recorder import Recorder
+
+with extra("torchtitan", "torchtitan", "torch"):
+    from torchtitan.components.metrics import BaseLogger
 
 __all__ = ["FastlogLogger", "TraceHandler", "add_trace_handler"]
 

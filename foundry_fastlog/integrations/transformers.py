@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.integrations.adapter import Adapter, Adapting
 from foundry_fastlog.integrations.step_timing import StepTiming
 from foundry_fastlog.recording.recorder import Recorder
+
+with extra("transformers", "transformers"):
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 __all__ = ["FastlogCallback"]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from foundry_fastlog.base.extras import extra
+
 __all__ = ["view"]
 
 _VIEWS = {
@@ -28,4 +30,5 @@ def view(name: str) -> Any:  # noqa: ANN401 - a function; its room types it
         ImportError: An optional package is missing; the message says how to get it.
     """
     module, function = _VIEWS[name]
-    return getattr(importlib.import_module(module), function)
+    with extra("plot", "numpy"):
+        return getattr(importlib.import_module(module), function)

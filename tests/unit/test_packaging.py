@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from oracle import OracleWriter
 from recorded import run_python
 
 import foundry_fastlog
@@ -64,6 +65,51 @@ def test_errors_name_extras_that_there_are() -> None:
     there = set(re.findall(r"^([a-z-]+) = \[", listed.partition("\n\n[")[0], re.MULTILINE))
     assert "mlflow" in named
     assert named <= there
+
+
+@pytest.mark.parametrize(
+    ("adapter", "needed"),
+    [
+        ("accelerate", ["accelerate"]),
+        ("clu", ["clu", "jax"]),
+        ("keras", ["keras"]),
+        ("lightning", ["lightning", "pytorch_lightning", "lightning_utilities"]),
+        ("ray", ["ray"]),
+        ("torchtitan", ["torchtitan"]),
+        ("transformers", ["transformers"]),
+    ],
+)
+def test_an_adapter_without_its_trainer_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, adapter: str, needed: list[str]
+) -> None:
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in needed:
+            monkeypatch.delitem(sys.modules, name)
+    for name in needed:
+        monkeypatch.setitem(sys.modules, name, None)
+    module = f"foundry_fastlog.integrations.{adapter}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(ImportError, match=rf"pip install 'foundry_fastlog\[{adapter}\]'"):
+        importlib.import_module(module)
+
+
+def test_what_needs_numpy_says_how_to_get_it(tmp_path: Path) -> None:
+    OracleWriter(tmp_path).fill(range(3))
+    run_python(
+        f"""
+import sys
+sys.modules["numpy"] = None
+import foundry_fastlog
+run = foundry_fastlog.read_run({str(tmp_path)!r})
+for call in (run.goodput, run.compare_ranks, lambda: foundry_fastlog.compare_ranks):
+    try:
+        call()
+    except ImportError as error:
+        assert "pip install 'foundry_fastlog[plot]'" in str(error), error
+    else:
+        raise AssertionError(call)
+"""
+    )
 
 
 def test_dir_lists_the_public_names() -> None:
