@@ -10,12 +10,17 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from foundry_fastlog.base.extras import how_to_get, is_installed
+
 __all__ = ["start_sync", "start_syncs"]
 
 _CODE = (
     "import sys; from foundry_fastlog import sync_run; "
     "sync_run(sys.argv[1], sys.argv[2], follow=True, wait=True, project=sys.argv[3] or None)"
 )
+
+#: The package that a target needs, which is called as it is, and the extra that brings it.
+_EXTRAS = {"wandb": "wandb", "tensorboard": "export", "mlflow": "mlflow"}
 
 _log = logging.getLogger("foundry_fastlog")
 
@@ -29,15 +34,20 @@ def start_syncs(directory: Path, targets: Iterable[str], *, project: str | None 
 def start_sync(directory: Path, target: str, *, project: str | None = None) -> None:
     """Start a process that sends a run until it has ended, and then ends itself.
 
-    What it says is in ``RUN/.sync/TARGET.log``; where it gives up while this process goes on, that
-    is said here once. It outlives this process: what this one could not wait for is sent
-    nevertheless. One of an earlier start that still sends is waited for.
+    A package that it needs and that is missing is said here, and nothing is started. What it says
+    is in ``RUN/.sync/TARGET.log``; where it gives up while this process goes on, that is said here
+    once. It outlives this process: what this one could not wait for is sent nevertheless. One of an
+    earlier start that still sends is waited for.
 
     Args:
         directory: The run's directory.
         target: ``wandb``, ``tensorboard`` or ``mlflow``.
         project: Of wandb.
     """
+    if target in _EXTRAS and not is_installed(target):
+        # A short training ends before its sender could say it.
+        _log.warning("%s gets nothing: %s", target, how_to_get(target, _EXTRAS[target]))
+        return
     place = directory / ".sync"
     arguments = [str(directory), target, (project or "") if target == "wandb" else ""]
     log = place / f"{target}.log"

@@ -222,6 +222,28 @@ def test_a_run_that_takes_the_place_of_another_is_not_sent_on(
     assert service.steps == [0, 1, 2]
 
 
+def test_a_package_that_is_missing_is_told_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Patch
+) -> None:
+    """A training that is short has ended before its sender could say so."""
+    (tmp_path / "mlflow").mkdir()  # a folder of that name, as wandb makes one, is no package
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for name in ("wandb", "mlflow", "tensorboard"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        sync_process.start_sync(tmp_path, name)
+    assert [one.message.partition(".")[0] for one in caplog.records] == [
+        f"{name} gets nothing: {name} is not installed"
+        for name in ("wandb", "mlflow", "tensorboard")
+    ]
+    assert "foundry_fastlog[export]" in caplog.text
+    assert not (tmp_path / ".sync").exists()
+    monkeypatch.setitem(sys.modules, "wandb", Mock(__spec__=None))  # made by hand, and in use
+    monkeypatch.setattr(sync_process.subprocess, "Popen", Mock(side_effect=OSError(11, "no more")))
+    sync_process.start_sync(tmp_path, "wandb")
+    assert "could not start to send" in caplog.text
+
+
 def test_a_run_that_is_removed_while_it_is_sent(
     service: Service, tmp_path: Path, monkeypatch: Patch, command: Callable[..., Any]
 ) -> None:
