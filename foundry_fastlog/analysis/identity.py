@@ -20,6 +20,7 @@ __all__ = [
     "differing",
     "flatten",
     "is_complete",
+    "is_private",
     "label_runs",
     "nearest",
     "pick_names",
@@ -94,14 +95,27 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def is_private(setting: str) -> bool:
+    """Return whether a setting is what a tool noted of a run, as wandb's id in ``_wandb.id``.
+
+    Names as Hydra's ``_target_`` are settings.
+    """
+    first = setting.partition(".")[0]
+    return first.startswith("_") and not first.endswith("_")
+
+
 def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
     """Return the settings in which configurations differ, by dotted name, in order.
 
-    ``1``, ``1.0`` and ``true`` are different settings.
+    ``1``, ``1.0`` and ``true`` are different settings. What is private is none.
     """
     flat = [flatten(config) for config in configs]
     names = dict.fromkeys(name for config in flat for name in config)
-    rows = {name: tuple(config.get(name, ABSENT) for config in flat) for name in names}
+    rows = {
+        name: tuple(config.get(name, ABSENT) for config in flat)
+        for name in names
+        if not is_private(name)
+    }
     return {name: row for name, row in rows.items() if len(set(map(_kind, row))) > 1}
 
 

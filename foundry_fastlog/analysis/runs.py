@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import orjson
 
+from foundry_fastlog.analysis.identity import is_private
 from foundry_fastlog.analysis.run_summary import ROOTS, STALLED_AFTER_S, RunSummary, read_summary
 from foundry_fastlog.analysis.runs_cache import Kept, pack, read_kept, unpack, write_kept
 from foundry_fastlog.analysis.where import ABSENT, Where, WhereError, compile_where
@@ -121,12 +122,15 @@ class Runs(Sequence[RunSummary]):
         return list(dict.fromkeys(key for run in self for key in _leaves(run.config)))
 
     def differing_keys(self) -> list[str]:
-        """List the keys of configurations that are not the same in all runs."""
+        """List the keys of configurations that are not the same in all runs.
+
+        Private ones, such as ``_wandb.id``, are left out: they are different by themselves.
+        """
         rows = [_leaves(run.config) for run in self]
         return [
             key
             for key in self.config_keys()
-            if len({repr(row.get(key, ABSENT)) for row in rows}) > 1
+            if not is_private(key) and len({repr(row.get(key, ABSENT)) for row in rows}) > 1
         ]
 
     def metric_names(self) -> list[str]:

@@ -229,6 +229,8 @@ def test_settings_that_differ() -> None:
         "n": (None, ABSENT),
         "model.layers.2": (ABSENT, 4),
     }
+    hydra = [{"_target_": name, "_wandb": {"id": name}} for name in "ab"]
+    assert differing(hydra) == {"_target_": ("a", "b")}
 
 
 def test_code_and_configuration_are_of_the_latest_start_that_has_them(tmp_path: Path) -> None:

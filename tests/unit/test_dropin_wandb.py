@@ -53,6 +53,16 @@ def lines(run: Run) -> list[tuple[int, dict[str, Any]]]:
     return [(line["step"], line["metrics"]) for line in run.lines("metrics")]
 
 
+def test_what_wandb_notes_of_a_run_is_no_column(tmp_path: Path) -> None:
+    for lr in (1, 2):
+        with wandb.init(project="p", group=f"g{lr}", config={"lr": lr}) as run:
+            run.log({"loss": 1.0})
+    runs = read_runs(tmp_path)
+    assert runs.differing_keys() == ["lr"]
+    assert {"_wandb.id", "_wandb.group"} <= set(runs.config_keys())
+    assert len(runs.where("config._wandb.group == 'g2'")) == 1
+
+
 def test_steps_go_on_as_wandbs_do(tmp_path: Path) -> None:
     with wandb.init(project="p", id="r") as run:
         assert (run.step, run.path, run.resumed) == (0, "p/r", False)
