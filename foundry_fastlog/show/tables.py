@@ -41,7 +41,9 @@ def table(title: str, *columns: str) -> Table:
 
 
 def show_table(found: Table, console: Console, heading: str = "") -> None:
-    """Show a table, below an empty line, and a heading that may be wider than the table."""
+    """Show a table, below an empty line and its title, which may be wider than the table."""
+    if isinstance(found.title, Text):  # rich would fold it into the table's width
+        heading, found.title = heading or found.title.plain, None
     unlimited = console.options.update(width=10_000)
     if console.measure(found, options=unlimited).maximum > console.width:
         found.padding = (0, 0)  # narrow the gaps before folding anything

@@ -21,6 +21,7 @@ from foundry_fastlog.base.formatting import (
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 from foundry_fastlog.show.curve import draw_curves, format_number
 from foundry_fastlog.show.many_ranks import FEW, render_starts_of_ranks, render_streams
+from foundry_fastlog.show.names import Name
 from foundry_fastlog.show.tables import MOST
 from foundry_fastlog.show.tables import show_rest as _rest
 from foundry_fastlog.show.tables import show_row as _row
@@ -405,14 +406,14 @@ def render_rings(reports: list[RingReport], root: Path, console: Console) -> Non
         known = report.outcome in ("recovered", "recoverable")
         counted = (report.found, report.emitted, report.skipped, report.damaged, report.holes)
         table.add_row(
-            Text(printable(root.resolve().name if run == "." else run)),
+            Name(printable(root.resolve().name if run == "." else run)),
             Text(printable(report.label) or ("main" if known else "-")),
-            Text(printable(Path(report.ring).name.removeprefix("fastlog-"), 11)),
+            Text(printable(Path(report.ring).name.removeprefix("fastlog-")[:8])),
             Text(report.outcome, _OUTCOME_STYLES.get(report.outcome, "bold red")),
             *(Text(f"{count:,}" if count else "-") for count in counted),
             Text(format_bytes(report.cut_bytes) if report.cut_bytes else "-"),
         )
-    console.print(table)
+    _show(table, console)
     for report in reports:
         if report.reason:
             console.print(Text(f"  {printable(report.ring)}: {printable(report.reason)}", "yellow"))

@@ -77,13 +77,30 @@ def test_a_tree_of_runs_is_recovered(tree: Path, command: Command) -> None:
     assert "nothing to recover" in command("recover", tree).out
 
 
+def test_titles_and_heads_are_whole_in_80_columns(
+    tree: Path, monkeypatch: Patch, command: Command
+) -> None:
+    """A title that is wider than its table is not folded, and no head of a column is."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with Recorder(tree / "said") as recorder:
+        recorder.event("x")
+    assert "Errors and messages" in command("summary", tree / "said").out.splitlines()
+    long = tree / "a-long-experiment-name_with" / "parts_2026-01-30"
+    long.parent.mkdir()
+    (tree / "1").rename(long)
+    lines = command("recover", "--dry-run", tree).out.splitlines()
+    assert lines[:2] == ["", "Rings"]
+    columns = "run writer ring outcome found emitted skipped damaged holes cut"
+    assert lines[2].split() == columns.split()
+
+
 def test_one_run_is_recovered_and_counted(tree: Path, monkeypatch: Patch, command: Command) -> None:
     """The table fits into 80 columns and has what was found, emitted and skipped."""
     monkeypatch.setenv("COLUMNS", "80")
     (report,) = preview(tree / "1")
     out = command("recover", tree / "1").out
     columns = "run writer ring outcome found emitted skipped damaged holes cut"
-    assert out.splitlines()[1].split() == columns.split()
+    assert out.splitlines()[2].split() == columns.split()
     row = recovered_row(out)
     assert row[:2] == ["1", "r1"]
     assert row[3:] == ["recovered", str(report.found), str(report.emitted), "-", "-", "-", "-"]
