@@ -85,13 +85,26 @@ def run_blocks(page: str, blocks: list[Block], folder: Path) -> subprocess.Compl
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the run that the pages speak of, runs/exp0."""
-    with Recorder(tmp_path / "runs" / "exp0") as recorder:
-        for step in range(20):
-            with recorder.timer("forward", step=step):
-                pass
-            recorder.record(step, epoch=0, loss=2.0 / (step + 1), lr=1e-4)
+    """A folder with the run that the pages speak of, made as they tell their readers to."""
+    text = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    made = blocks_of(text.partition("## A run to try")[2])[:1]
+    done = run_blocks("start.md", made, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "exp0").is_dir()
     return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_who_pastes_from_the_top_of_a_page_has_its_run(page: Path) -> None:
+    """A page says what runs/exp0 is before a block that needs it."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.search(
+        r"^```(?:sh|python)\n(?:(?!^```).)*?runs/exp0", text, re.MULTILINE | re.DOTALL
+    )
+    if fenced is None or page.name == "start.md":
+        return
+    before = text[: fenced.start()]
+    assert re.search(r"`runs/exp0`\s+is\s+a\s+run", before), f"{page.name} does not say what it is"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
