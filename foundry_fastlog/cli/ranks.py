@@ -17,7 +17,7 @@ from foundry_fastlog.cli.arguments import (
     steps_of,
 )
 from foundry_fastlog.cli.exit_codes import PROBLEM
-from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
+from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, tell, to_json
 from foundry_fastlog.reading.run import Run, read_run
 
 __all__ = ["EPILOG", "ranks"]
@@ -105,7 +105,10 @@ def ranks(
         write_json(to_json(found.to_dict()))
     else:
         render_ranks(found, Console(highlight=False))
-    if run.unread or run.problems or (exit_code and found.stragglers):
+    damaged = bool(run.unread or run.problems)
+    if damaged:
+        tell(f"lines are missing or damaged: foundry-fastlog summary {path}")
+    if damaged or (exit_code and found.stragglers):
         raise typer.Exit(PROBLEM)
 
 

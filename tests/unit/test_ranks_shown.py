@@ -104,6 +104,7 @@ def test_what_cannot_be_compared_is_said(
     with (tmp_path / "one" / "performance.jsonl").open("a") as handle:
         handle.write("damaged\n")
     assert main(["ranks", str(tmp_path / "one")]) == 1
+    assert "note: lines are missing or damaged: foundry" in capsys.readouterr().err
 
 
 def test_without_numpy_it_says_how_to_get_it(
