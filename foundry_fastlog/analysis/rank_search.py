@@ -19,6 +19,9 @@ _Array = np.ndarray[Any, Any]
 
 _WORTH = 0.01  # of a step: what is lost has to be more
 _OF_A_HOST = 0.75  # of its ranks are slow together
+_COMPARED = 4  # stragglers of a block that others may wait for
+_OPPOSED = -0.6  # the correlation of work and of waiting for it
+_ENOUGH = 2048  # steps that show it
 
 
 def _worth(times: RankTimes) -> float:
@@ -55,6 +58,7 @@ def find_stragglers(
         if not joint[number] and block in (None, name):
             shifts = find_slow(times.own_s[number], threshold, least)
             found += [_straggler(times, name, shift) for shift in shifts]
+    found = _without_waiting(found, times, joint)
     if block is None:
         # Work in blocks that other ranks do not have, and slowness spread over many small blocks.
         named = {one.ranks[0] for one in found}
@@ -63,6 +67,62 @@ def find_stragglers(
                 found.append(_straggler(times, _own_block(times, joint, shift), shift))
     merged = [*_merged_by_host(found, hosts, times)]
     return sorted(merged, key=lambda one: -_cost(one, times))
+
+
+def _without_waiting(found: list[Straggler], times: RankTimes, joint: _Array) -> list[Straggler]:
+    """Leave out ranks that wait, within a block, for others that are slow.
+
+    Half of the ranks may be slow. Where they wait for each other in a block that is no collective,
+    as in a backward pass that sums gradients, the others are as much slower there.
+    """
+    costliest: dict[str, list[Straggler]] = defaultdict(list)
+    for one in sorted(found, key=lambda one: -_cost(one, times)):
+        if len(costliest[one.block]) < _COMPARED:
+            costliest[one.block].append(one)
+    others = [one for ones in costliest.values() for one in ones]
+    return [
+        one for one in found if not any(_waits_for(one, other, times, joint) for other in others)
+    ]
+
+
+def _waits_for(one: Straggler, other: Straggler, times: RankTimes, joint: _Array) -> bool:
+    """Return whether a rank is slow in its block because another one is slow in another block.
+
+    In the block in which ranks wait, a rank takes longer by what it took less before, since the
+    last time that it waited there: step by step, not only on the whole.
+    """
+    if one.block == other.block or one.ranks == other.ranks:
+        return False
+    last = min(_last(one, times), _last(other, times))
+    first, end = np.searchsorted(times.steps, [max(one.since, other.since), last + 1])
+    rows = np.array([times.ranks.index(each.ranks[0]) for each in (one, other)])
+    work = np.flatnonzero(~joint & ~np.array(times.on_device, bool))
+    own = times.own_s[np.ix_(work, rows)][:, :, first : min(end, first + _ENOUGH)]
+    more = np.nan_to_num(own[:, 0].astype("f8") - own[:, 1])  # of the one than of the other
+    here, there = (
+        _balance(more, int(np.searchsorted(work, times.names.index(each.block))))
+        for each in (one, other)
+    )
+    return here < _OPPOSED and here < there
+
+
+def _balance(more: _Array, block: int) -> float:
+    """Return how a block varies with what was done since it was last done: -1 if it evens it out.
+
+    Args:
+        more: By how much a rank took longer than another one, blocks x steps, the blocks in their
+            order.
+        block: Which block.
+    """
+    before = more[:block, 1:].sum(axis=0) + more[block + 1 :, :-1].sum(axis=0)
+    itself = more[block, 1:]
+    if len(itself) < WINDOW or not itself.std() or not before.std():
+        return 0.0
+    return float(np.corrcoef(itself, before)[0, 1])
+
+
+def _last(one: Straggler, times: RankTimes) -> int:
+    return times.last_step(-1) if one.until is None else one.until
 
 
 def _straggler(times: RankTimes, name: str, shift: Shift) -> Straggler:

@@ -108,6 +108,43 @@ def test_a_slow_phase_is_no_straggler(tmp_path: Path) -> None:
     assert found.sentences[1].endswith("none of them is a straggler.")
 
 
+@pytest.mark.parametrize(("ranks", "slow"), [(2, {1}), (4, {1, 2}), (8, {4, 5, 6, 7})])
+@pytest.mark.parametrize(
+    ("block", "wait"),
+    [("data", "backward"), ("forward", "optimizer"), ("optimizer", "forward")],
+)
+def test_who_waits_within_a_block_is_not_slow(
+    tmp_path: Path, block: str, wait: str, ranks: int, slow: set[int]
+) -> None:
+    """As with gradients that are summed in the backward pass: half of the ranks wait there."""
+    times = durations(ranks, 240, slower(block, slow, 100, factor=1.5))
+    names = list(times)
+    at = names.index(wait)
+    since = sum(times[name] for name in names[: at + 1])
+    since[:, 1:] += sum((times[name] for name in names[at + 1 :]), np.zeros_like(since))[:, :-1]
+    times[wait] = times[wait] + (since.max(axis=0) - since)
+    for rank in range(ranks):
+        writer = OracleWriter(tmp_path, rank=rank)
+        lines = [(n, float(times[n][rank, step]), step) for step in range(240) for n in names]
+        for name, seconds, step in lines:
+            writer.timing(name, seconds, step)
+    found = compare_ranks(tmp_path)
+    assert {(rank, one.block) for one in found.stragglers for rank in one.ranks} == {
+        (rank, block) for rank in slow
+    }
+
+
+def test_two_ranks_may_be_slow_in_two_blocks(tmp_path: Path) -> None:
+    found = compared(
+        tmp_path,
+        lambda b, r, s: 1.5 if (b, r) in {("forward", 1), ("backward", 2)} and s >= 200 else 1.0,
+    )
+    assert {(one.ranks, one.block) for one in found.stragglers} == {
+        ((1,), "forward"),
+        ((2,), "backward"),
+    }
+
+
 def test_a_slow_network_is_a_phase_of_the_collective(tmp_path: Path) -> None:
     """Waiting for a straggler is none, and neither is what the others wait in."""
     times = durations(8, 400)
