@@ -160,9 +160,9 @@ def _own_block(times: RankTimes, joint: _Array, shift: Shift) -> str:
 
 def _cost(one: Straggler, times: RankTimes) -> float:
     """Return about how many seconds a straggler cost, so far as its steps say."""
-    until = times.steps[-1] if one.until is None else one.until
-    first, last = np.searchsorted(times.steps, (one.since, until))
-    return float((last - first + 1) * one.excess_s)
+    first, last = np.searchsorted(times.steps, (one.since, _last(one, times)))
+    there = ~np.isnan(times.ends[times.ranks.index(one.ranks[0]), first : last + 1])
+    return float(there.sum() * one.excess_s)
 
 
 def _merged_by_host(

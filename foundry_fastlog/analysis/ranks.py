@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from foundry_fastlog.analysis.rank_hosts import hosts_of
+from foundry_fastlog.analysis.rank_notes import notes_of
 from foundry_fastlog.analysis.rank_results import (
     BlockOfRank,
     Clock,
@@ -43,7 +44,7 @@ from foundry_fastlog.analysis.rank_results import (
 )
 from foundry_fastlog.analysis.rank_search import find_phases, find_stragglers
 from foundry_fastlog.analysis.rank_times import RankTimes, read_rank_times
-from foundry_fastlog.analysis.stragglers import LEAST_STEPS, lower_median, windows_of
+from foundry_fastlog.analysis.stragglers import lower_median, windows_of
 from foundry_fastlog.base.arguments import check_number, names_of, ranks_of
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run, read_run
@@ -133,7 +134,7 @@ def compare_ranks(
         slowdown=found.slowdown,
         clocks_from=found.clocks_from,
         threshold=threshold,
-        notes=tuple(_notes(run, times, joint, hosts, len(stragglers))),
+        notes=tuple(notes_of(run, times, joint, hosts, len(stragglers))),
         heat_map=_heat_map(times, found.work, block),
     )
 
@@ -358,42 +359,3 @@ def _heat_map(times: RankTimes, work: _Array, block: str | None) -> HeatMap | No
         typical_s=typical,
         ratio=ratio,
     )
-
-
-def _notes(
-    run: Run, times: RankTimes, joint: _Array, hosts: dict[int, str], stragglers: int
-) -> list[str]:
-    """Say what could not be told, and why."""
-    if "performance" not in run.streams:
-        return ["the run has no timings: record some with Recorder.timer(name, step=step)"]
-    found = []
-    if times.without_step:
-        found.append(
-            f"timed blocks without a step are left out ({times.without_step:,} of them): "
-            "Recorder.timer(name, step=step) gives them one"
-        )
-    if not times.ranks:
-        return found or ["none of these ranks timed a block"]
-    if len(times.ranks) == 1:
-        found.append(
-            f"only rank {times.ranks[0]} timed blocks: there is nothing to compare it with"
-        )
-    elif len(times.steps) < LEAST_STEPS:
-        found.append(
-            f"{len(times.steps)} steps are too few to find stragglers: {LEAST_STEPS} are needed"
-        )
-    elif (shared := int(((~np.isnan(times.ends)).sum(axis=0) > 1).sum())) < LEAST_STEPS:
-        found.append(
-            f"only {shared} steps were timed by two ranks or more: {LEAST_STEPS} are needed to "
-            "find stragglers"
-        )
-    if len(times.ranks) > 1 and not joint.any():
-        found.append(
-            "no block is named as a collective, so waiting is not told from work, and S is too low "
-            "where ranks wait in a block; --collective NAME names one"
-        )
-    if stragglers > 1 and len(hosts) < len(times.ranks):
-        found.append("which ranks share a host is not known; --ranks-per-host N says it")
-    if times.width > 1:
-        found.append(f"times are means over {times.width} steps each: there are very many of them")
-    return found

@@ -273,4 +273,5 @@ def _edges(single: _Array, shift: float, first: int, last: int) -> tuple[int, in
     to = min(len(terms), (last + 3) * WINDOW)
     sums = np.cumsum(np.concatenate([[0.0], terms[middle:to]]))
     end = middle + int(np.argmax(sums)) - 1
-    return begin, None if end >= len(terms) - WINDOW else end
+    known = np.flatnonzero(~np.isnan(single))  # a rank that ended early was slow to its end
+    return begin, None if end > known[-1] - WINDOW else end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def read_throughput(
         run: The run.
         rank: The rank whose metric is read.
         ideal_s: Seconds of an ideal step.
-        goodput: The share of wall time that ideal steps would take.
+        goodput: The share of wall time that ideal steps would take; above 1 where they are longer.
         tokens: Tokens of a step, or the name of a metric; None for a usual name, if there is one.
         flops_per_token: Floating-point operations of the model for a token, forth and back.
         peak_flops: What a device can do in a second.
@@ -75,7 +76,7 @@ def read_throughput(
         None where nothing is known of tokens, or there are no steps.
 
     Raises:
-        LookupError: There is no such metric, or it has no numbers.
+        LookupError: There is no such metric, or it has no numbers, or none above 0.
         TypeError, ValueError: A figure is none, or not above 0.
     """
     for name, value in (("flops_per_token", flops_per_token), ("peak_flops", peak_flops)):
@@ -85,16 +86,19 @@ def read_throughput(
     count = len(run.ranks) if devices is None else whole_number("devices", devices)
     if count < 1:
         raise ValueError(f"devices must be 1 or more, got {count}")
+    source = "as given"
     if tokens is None:
         names = run.names() if "metrics" in run.streams else []
-        tokens = next((name for name in _USUAL if name in names), None)
-    if tokens is None and flops_per_token is not None:
-        raise ValueError("for MFU, say how many tokens a step has, or in which metric they are")
-    if isinstance(tokens, str):
+        for name in (one for one in _USUAL if one in names):
+            with suppress(LookupError):  # nobody has asked for this one
+                tokens, source = _read_tokens(run, rank, name, ideal_s)
+                break
+    elif isinstance(tokens, str):
         tokens, source = _read_tokens(run, rank, tokens, ideal_s)
     else:
         _check_above_zero("tokens", tokens)
-        source = "as given"
+    if tokens is None and flops_per_token is not None:
+        raise ValueError("for MFU, say how many tokens a step has, or in which metric they are")
     if tokens is None or ideal_s is None or goodput is None or not ideal_s:
         return None
     ideal = tokens / ideal_s
@@ -127,6 +131,8 @@ def _read_tokens(run: Run, rank: int, name: str, ideal_s: float | None) -> tuple
         raise LookupError(f"the metric {shown} has no numbers of rank {rank}")
     if _RATE.search(name):
         rate = float(np.median(values))
+        if rate <= 0:
+            raise LookupError(f"the metric {shown} is no rate: its median is {format_number(rate)}")
         return rate * (ideal_s or 0.0), f"{shown}, as tokens per second"
     grown, apart = np.diff(values), np.diff(steps)
     same = (apart > 0) & (np.diff(starts) == 0)

@@ -710,6 +710,28 @@ def test_tokens_may_be_a_metric(
         measured(tmp_path, tokens="zero")
 
 
+@pytest.mark.parametrize(("name", "value"), [("tokens", 0), ("tokens_per_sec", math.nan)])
+def test_a_metric_of_tokens_that_nobody_named_is_no_error(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    """It has no tokens, as of a rank that does not count them: the rest can be told."""
+    writer = History(tmp_path)
+    for step in range(50):
+        writer.step(step)
+        writer.metrics_dict(step, {name: value})
+    found = measured(tmp_path)
+    assert found.goodput == pytest.approx(1.0)
+    assert found.throughput is None
+    with pytest.raises(LookupError, match=name):
+        measured(tmp_path, tokens=name)
+
+
+def test_a_rate_has_to_be_above_zero(tmp_path: Path) -> None:
+    History(tmp_path).steps(20).metrics(0, tps=-5.0)
+    with pytest.raises(LookupError, match="the metric tps is no rate: its median is -5"):
+        measured(tmp_path, tokens="tps")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

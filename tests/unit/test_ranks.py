@@ -442,6 +442,23 @@ def test_what_one_rank_alone_does_is_no_phase_of_all(tmp_path: Path) -> None:
     assert find_shared(times, 0.9, 1e-4) == []
 
 
+def test_a_rank_that_ended_early_was_slow_to_its_end_and_is_said(tmp_path: Path) -> None:
+    """It died, or is that far behind."""
+    write_ranks(tmp_path, durations(8, 300, slower("forward", {3}, 0)))
+    path = tmp_path / "performance.r3.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if json.loads(line)["step"] < 100))
+    found = compare_ranks(tmp_path)
+    (one,) = found.stragglers
+    assert (one.ranks, one.since, one.until, one.from_the_start) == ((3,), 0, None, True)
+    assert "rank 3 timed no step after 99; others came to 299" in found.notes
+    for rank in (4, 5):
+        (tmp_path / f"performance.r{rank}.jsonl").write_text(path.read_text())
+    assert "ranks 3-5 timed no step after 99; others came to 299" in compare_ranks(tmp_path).notes
+    among = compare_ranks(tmp_path, ranks=(3, 4))
+    assert not any("timed no step" in note for note in among.notes)
+
+
 def test_a_block_that_only_one_rank_has_makes_it_slow(tmp_path: Path) -> None:
     """Such as an evaluation on rank 0 alone; and slowness spread over many blocks is seen too."""
     times = durations(8, 200)
