@@ -28,6 +28,7 @@ _ROWS = 16  # of the heat map
 _LEVELS = (1.05, 1.1, 1.25, 1.5)
 _SHADES, _ASCII = "·░▒▓█", ".-+*#"
 _STYLES = ("dim", "", "yellow", "red", "bold red")
+_LONGEST, _LONGEST_NAME = 400, 80  # characters of a sentence, of a block's name
 _RESOLUTION_S = 1e-6  # of timestamps
 _LEGEND = """\
 call, p95: median and 95th percentile of a call, with the blocks in it; own: median
@@ -41,7 +42,7 @@ def render_ranks(found: RankComparison, console: Console) -> None:
     sentences = found.sentences
     for sentence in sentences[:_MOST_SENTENCES]:
         style = "bold red" if found.stragglers else "green"
-        console.print(Text(printable(sentence), style), soft_wrap=True)
+        console.print(Text(printable(sentence, _LONGEST), style), soft_wrap=True)
     show_rest(len(sentences), console, _MOST_SENTENCES, "; --json has them all")
     for note in found.notes:
         console.print(Text(printable(f"note: {note}"), "yellow"), soft_wrap=True)
@@ -63,7 +64,7 @@ def render_ranks_shortly(found: RankComparison, console: Console) -> None:
     _ranks(found, console, _FEW_RANKS)
     for sentence in found.sentences[:_FEW_RANKS]:
         style = "bold red" if found.stragglers else "green"
-        console.print(Text(printable(sentence), style), soft_wrap=True)
+        console.print(Text(printable(sentence, _LONGEST), style), soft_wrap=True)
 
 
 def _head(found: RankComparison) -> Text:
@@ -94,7 +95,7 @@ def _blocks(found: RankComparison, console: Console) -> None:
         shares = [one.share for one in rows if one.share is not None]
         show_row(
             shown,
-            printable(name) + (" (collective)" if worst.collective else ""),
+            printable(name, _LONGEST_NAME) + (" (collective)" if worst.collective else ""),
             format_seconds(_middle([one.median_s for one in rows])),
             format_seconds(_middle([one.p95_s for one in rows])),
             format_seconds(_middle([one.own_s for one in rows])),
