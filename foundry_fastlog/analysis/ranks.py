@@ -341,8 +341,6 @@ def _heat_map(times: RankTimes, work: _Array, block: str | None) -> HeatMap | No
         return None
     shown = work if block is None else times.own_s[times.names.index(block)]
     shown = shown[:_MOST_ROWS]
-    if not np.isfinite(shown).any():
-        return None
     size = -(-shown.shape[1] // _MOST_COLUMNS)
     rest = -shown.shape[1] % size
     padded = np.pad(shown, ((0, 0), (0, rest)), constant_values=np.nan)

@@ -431,6 +431,17 @@ def test_a_rank_that_times_every_other_step_is_found(tmp_path: Path) -> None:
     assert abs(one.first - 200) <= WINDOW
 
 
+def test_a_rank_that_is_slow_in_half_of_its_steps_is_not_named() -> None:
+    """The medians of windows say that it is, most of the single steps do not."""
+    chance = np.random.default_rng(0)
+    times = np.exp(chance.normal(0, 0.02, (8, 320)))
+    often = np.arange(320) % WINDOW < 0.55 * WINDOW
+    times[3, often] *= 2.0
+    assert find_slow(times, 0.9, 1e-4) == []
+    times[3, ~often] *= 2.0
+    assert [one.rank for one in find_slow(times, 0.9, 1e-4)] == [3]
+
+
 def test_what_one_rank_alone_does_is_no_phase_of_all(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     times = np.exp(chance.normal(0, 0.02, (4, 200)))
