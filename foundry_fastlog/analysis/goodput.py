@@ -238,6 +238,11 @@ def measure_goodput(
     rate = read_throughput(run, rank, ideal, share, **throughput)
     notes += split.notes
     notes += [f"start {one.report.number}: {said}" for one, _ in chosen for said in one.notes]
+    if rate is not None and rate.by_step and split.unit > 1:
+        notes.append(
+            f"step numbers are {split.unit:,} apart, and each number is taken for a step: so are "
+            "the tokens of a step"
+        )
     if rate is not None and rate.ideal_mfu is not None and rate.ideal_mfu > 1:
         notes.append(
             f"no device can do more than its peak, as an MFU of {rate.ideal_mfu:.1%} says: check "

@@ -21,6 +21,7 @@ __all__ = ["Throughput", "read_throughput"]
 _Array = np.ndarray[Any, Any]
 
 _RATE = re.compile(r"per[_ ]?s(?:ec(?:ond)?)?\b|/s(?:ec)?\b|\btps\b|throughput", re.IGNORECASE)
+_GIVEN, _PER_STEP = "as given", "as tokens per step"
 _USUAL = ("tokens_per_sec", "tokens_per_second", "tokens")
 
 
@@ -47,6 +48,11 @@ class Throughput:
     devices: int
     ideal_mfu: float | None = None
     mfu: float | None = None
+
+    @property
+    def by_step(self) -> bool:
+        """Whether what is known are the tokens of a step, not of a time or so far."""
+        return self.source == _GIVEN or self.source.endswith(_PER_STEP)
 
 
 def read_throughput(
@@ -86,7 +92,7 @@ def read_throughput(
     count = len(run.ranks) if devices is None else whole_number("devices", devices)
     if count < 1:
         raise ValueError(f"devices must be 1 or more, got {count}")
-    source = "as given"
+    source = _GIVEN
     if tokens is None:
         names = run.names() if "metrics" in run.streams else []
         for name in (one for one in _USUAL if one in names):
@@ -142,4 +148,4 @@ def _read_tokens(run: Run, rank: int, name: str, ideal_s: float | None) -> tuple
     mean = float(values.mean())
     if mean <= 0:
         raise LookupError(f"the metric {shown} counts no tokens: its mean is {format_number(mean)}")
-    return mean, f"{shown}, as tokens per step"
+    return mean, f"{shown}, {_PER_STEP}"

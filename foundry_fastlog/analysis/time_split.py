@@ -57,12 +57,14 @@ class Split:
         limit_s: Seconds that a step may take before the rest is a stall.
         starts: The starts, in their order.
         notes: What is to be said of it.
+        unit: How far the numbers of steps that follow each other usually are apart.
     """
 
     ideal_s: float | None
     limit_s: float | None
     starts: list[StartSplit]
     notes: list[str]
+    unit: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def split_times(times: Sequence[StartTimes]) -> Split:
         for name in sources
     ]
     ideal_s, limit_s = (None if one is None else one / 1e6 for one in (ideal, limit))
-    return Split(ideal_s, limit_s, splits, notes)
+    return Split(ideal_s, limit_s, splits, notes, unit)
 
 
 def _windows(times: Sequence[StartTimes], notes: list[str]) -> list[StartSplit]:

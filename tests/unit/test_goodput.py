@@ -726,6 +726,18 @@ def test_a_metric_of_tokens_that_nobody_named_is_no_error(
         measured(tmp_path, tokens=name)
 
 
+def test_tokens_of_steps_whose_numbers_are_apart_are_remarked_on(tmp_path: Path) -> None:
+    """As where the number is of samples: each would have the tokens of a step."""
+    writer = History(tmp_path)
+    for step in range(0, 50 * 1024, 1024):
+        writer.step(step)
+        writer.metrics(step, tps=2000.0, count=1000)
+    for tokens in (1000, "count"):
+        (note,) = measured(tmp_path, tokens=tokens).notes
+        assert note.startswith("step numbers are 1,024 apart, and each number is taken for a step")
+    assert measured(tmp_path).notes == measured(tmp_path, tokens="tps").notes == ()
+
+
 def test_a_rate_has_to_be_above_zero(tmp_path: Path) -> None:
     History(tmp_path).steps(20).metrics(0, tps=-5.0)
     with pytest.raises(LookupError, match="the metric tps is no rate: its median is -5"):
