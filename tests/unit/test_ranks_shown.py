@@ -201,6 +201,16 @@ def test_clocks_that_differ_and_hosts_are_said(tmp_path: Path) -> None:
     assert "host 3" in text.partition("own history")[2]
 
 
+def test_clocks_agree_within_what_a_drift_comes_to(tmp_path: Path, command: Any) -> None:
+    """A clock that loses 10 ms a step is 2 s off in the end; its median is 1 s."""
+    for rank in range(4):
+        writer = OracleWriter(tmp_path, rank=rank, tick_s=0.1 if rank != 2 else 0.11)
+        for step in range(200):
+            writer.timing("barrier", 0.05, step)
+    said = command("ranks", tmp_path).out.rpartition("Clocks agree within ")[2]
+    assert 1.99 <= float(said.partition(" s ")[0]) <= 3.0
+
+
 def test_a_page_gets_what_it_shows(run: Path, tmp_path: Path) -> None:
     found = rank_map(read_run(run), "latest")
     assert found is not None
