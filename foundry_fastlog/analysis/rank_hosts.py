@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foundry_fastlog.base.formatting import printable
@@ -10,7 +10,7 @@ from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.start_entries import read_entry
 
-__all__ = ["hosts_of"]
+__all__ = ["hosts_of", "named_hosts"]
 
 _LONGEST = 64  # characters of a host's name
 
@@ -36,11 +36,36 @@ def hosts_of(
         entry = read_entry(run.path, number)
         if entry:
             break
-    count = per_host or entry.get("local_world_size")
-    if type(count) is not int or count < 1:
+    count = per_host or _count_of(entry)
+    if count is None:
         return {}
-    began, name = entry.get("rank"), entry.get("host")
-    named: dict[int, str] = {}
-    if isinstance(name, str) and name:
-        named[(began if type(began) is int else 0) // count] = printable(name, _LONGEST)
+    named = {rank // count: name for rank, name in _told(entry)}
     return {rank: named.get(rank // count, f"host {rank // count}") for rank in ranks}
+
+
+def named_hosts(run: Run, ranks: Sequence[int], start: int) -> dict[int, str]:
+    """Return the host of each rank in a start whose host has a name that other runs know, too.
+
+    Args:
+        run: The run.
+        ranks: The ranks that are asked for.
+        start: The start.
+    """
+    entry = read_entry(run.path, start)
+    # Without the number of ranks of a host, a name is that of the rank alone that told it.
+    count = _count_of(entry) or 1
+    named = {rank // count: name for rank, name in _told(entry)}
+    return {rank: named[rank // count] for rank in ranks if rank // count in named}
+
+
+def _count_of(entry: Mapping[str, Any]) -> int | None:
+    """Return how many ranks a host has."""
+    count = entry.get("local_world_size")
+    return count if type(count) is int and count > 0 else None
+
+
+def _told(entry: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Yield the ranks that say on which host they are, and their hosts."""
+    began, name = entry.get("rank"), entry.get("host")
+    if isinstance(name, str) and name:
+        yield began if type(began) is int else 0, printable(name, _LONGEST)
