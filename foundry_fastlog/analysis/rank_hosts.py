@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
-from foundry_fastlog.run.start_entries import read_entry
+from foundry_fastlog.run.start_entries import read_entry, read_hosts
 
 __all__ = ["hosts_of", "named_hosts"]
 
@@ -21,8 +21,8 @@ def hosts_of(
     """Return the host of each rank, as far as it is known.
 
     Launchers number ranks host by host, so the number of ranks of a host says which ones share one.
-    A start says it as ``local_world_size``, and names the host of the rank that began it; the
-    others are called by their number: ``host 3``.
+    A start says it as ``local_world_size``, and names the host of the rank that began it; so does
+    a rank of each other host. Those that did not are called by their number: ``host 3``.
 
     Args:
         run: The run.
@@ -32,14 +32,16 @@ def hosts_of(
     """
     numbers = [starts] if isinstance(starts, int) else sorted(run.starts, reverse=True)
     entry: dict[str, Any] = {}
+    told: dict[int, str] = {}
     for number in numbers:
         entry = read_entry(run.path, number)
         if entry:
+            told = _told(run, number, entry)
             break
     count = per_host or _count_of(entry)
-    if count is None:
+    named = None if count is None else _by_block(told, count)
+    if count is None or named is None:
         return {}
-    named = {rank // count: name for rank, name in _told(entry)}
     return {rank: named.get(rank // count, f"host {rank // count}") for rank in ranks}
 
 
@@ -52,9 +54,10 @@ def named_hosts(run: Run, ranks: Sequence[int], start: int) -> dict[int, str]:
         start: The start.
     """
     entry = read_entry(run.path, start)
-    # Without the number of ranks of a host, a name is that of the rank alone that told it.
-    count = _count_of(entry) or 1
-    named = {rank // count: name for rank, name in _told(entry)}
+    told, count = _told(run, start, entry), _count_of(entry)
+    named = None if count is None else _by_block(told, count)
+    if count is None or named is None:  # then a name is that of the rank alone that told it
+        return {rank: told[rank] for rank in ranks if rank in told}
     return {rank: named[rank // count] for rank in ranks if rank // count in named}
 
 
@@ -64,8 +67,19 @@ def _count_of(entry: Mapping[str, Any]) -> int | None:
     return count if type(count) is int and count > 0 else None
 
 
-def _told(entry: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """Yield the ranks that say on which host they are, and their hosts."""
+def _told(run: Run, number: int, entry: Mapping[str, Any]) -> dict[int, str]:
+    """Return the hosts of the ranks that said on which they are."""
+    told = read_hosts(run.path, number)
     began, name = entry.get("rank"), entry.get("host")
     if isinstance(name, str) and name:
-        yield began if type(began) is int else 0, printable(name, _LONGEST)
+        told[began if type(began) is int else 0] = name
+    return {rank: printable(host, _LONGEST) for rank, host in told.items()}
+
+
+def _by_block(told: Mapping[int, str], count: int) -> dict[int, str] | None:
+    """Return the hosts by their number; None where ranks are not numbered host by host."""
+    named: dict[int, str] = {}
+    for rank, host in told.items():
+        if named.setdefault(rank // count, host) != host:
+            return None
+    return named
