@@ -267,6 +267,7 @@ def test_hosts_are_those_of_each_start(tmp_path: Path, client: Any) -> None:
     """A run that went on elsewhere was on both; only ranks that told are on a host by name."""
     make_wide(tmp_path / "run", ["a", "b"], slow={"b": 1.3})
     make_wide(tmp_path / "run", ["c", "d"], start=1, steps=48)
+    make_wide(tmp_path / "run", ["e"], start=2, per_host=1)
     make_wide(tmp_path / "few", ["a", "b", "c"], per_host=None)
     found = {one.host: one for one in Fleet(tmp_path, client).hosts().hosts}
     assert {name: (one.runs, one.straggler) for name, one in found.items()} == {
