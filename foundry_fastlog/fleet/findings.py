@@ -67,7 +67,8 @@ def find_out(
         progress: Told how many are done.
 
     Returns:
-        What is said of each that was chosen, by name.
+        What is said of each that was chosen, by name: in their order, so that sums are always the
+        same.
     """
     kept = read_kept(root, kind)
     keeps: Kept = {}
@@ -96,7 +97,7 @@ def find_out(
             keeps[name] = (result.found.signature, result.line)
     if keeps != kept:
         write_kept(root, keeps, kind)
-    return said
+    return dict(sorted(said.items()))
 
 
 def read_finding(study: Study, found: FoundRun) -> Finding:

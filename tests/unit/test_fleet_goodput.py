@@ -154,6 +154,7 @@ def test_a_run_that_runs_is_measured_anew_until_it_ends(tmp_path: Path, client: 
         recorder.flush()
         (found,) = fleet.goodput()
         assert (found.runs, found.running, found.worst[0].running) == (1, 1, True)
+        assert found.incomplete == ()
         fleet.look()
         assert fleet.goodput()[0].wall_s > found.wall_s
     fleet.look()
@@ -231,6 +232,19 @@ def _fails_on_wide(work: Callable[[Any], Any], batch: list[Any]) -> Any:
     if any(found.name == "wide" for found in batch):
         raise MemoryError("too large")
     return [work(found) for found in batch], 0.1
+
+
+def test_what_is_said_is_in_the_order_of_names(tree: Path) -> None:
+    """Whoever was read first: sums of it are always the same."""
+
+    class Backwards:
+        def each(self, work: Any, items: Any, progress: Any) -> Any:
+            return reversed([work(one) for one in sorted(items, key=lambda one: one.name)])
+
+    fleet = Fleet(tree)
+    fleet._crew = Backwards()  # type: ignore[assignment]
+    fleet.goodput()
+    assert list(fleet._said["goodput"]) == ["again", "small", "wide"]
 
 
 @pytest.mark.slow
