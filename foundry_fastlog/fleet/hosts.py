@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -22,12 +22,13 @@ from typing import Any
 from foundry_fastlog.base.formatting import format_moment, format_seconds, jsonable
 from foundry_fastlog.fleet.findings import UNREADABLE
 
-__all__ = ["FleetHosts", "Host", "judge_hosts"]
+__all__ = ["FleetHosts", "Host", "format_chance", "judge_hosts"]
 
 _ALPHA = 0.01  # of all hosts together: how often one is accused by chance
 _LEAST_RATIO = 1.02  # of the median rank's time: what is less is not worth a repair
 _LEAST_TIMES = 2  # as a straggler of a run, which is worth it always
 _NAMED_RUNS = 5
+_LEAST_CHANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Host:
         if not self.suspect:
             return f"{self.host} is no suspect: {counted}."
         ratio = "" if self.ratio is None else f", {self.ratio:.2f} x the median rank"
-        said = f"{self.host} is slow: {counted} (p = {self.p_value:.1g}){ratio}"
+        said = f"{self.host} is slow: {counted} (p {format_chance(self.p_value, '= ')}){ratio}"
         said += f"; it cost {format_seconds(self.lost_s)}, last seen {format_moment(self.last)}"
         if self.always:
             said += ". It had the same ranks in all of them, whose work may be what is slow"
@@ -154,6 +155,11 @@ class _Part:
     @property
     def is_slowest(self) -> bool:
         return self.slowest in self.ranks
+
+
+def format_chance(chance: float, equal: str = "") -> str:
+    """Return a chance as a text; of one that is too small to mean its digits, what it is below."""
+    return f"{equal}{chance:.1g}" if chance >= _LEAST_CHANCE else f"< {_LEAST_CHANCE:.0e}"
 
 
 def judge_hosts(said: Mapping[str, dict[str, Any]], single: int = 0) -> FleetHosts:
@@ -307,22 +313,26 @@ class _Tail:
         self.compared = len(parts)
         self.slowest = sum(part.is_slowest for part in parts)
         self.expected = math.fsum(chances)
-        among = _tail(found.chances(stragglers), sum(part.is_slowest for part in stragglers))
+        among = _tail(list(found.chances(stragglers)), sum(part.is_slowest for part in stragglers))
         self.p_value = min(1.0, 2 * min(_tail(chances, self.slowest), among))
         places = {part.ranks for part in parts}
         self.always = places.pop() if len(places) == 1 and len(parts) > 1 else ()
 
 
-def _tail(chances: Iterable[float], count: int) -> float:
-    """Return how likely `count` or more of independent events with these chances come about."""
-    if not count:
+def _tail(chances: Sequence[float], count: int) -> float:
+    """Return how likely `count` or more of independent events with these chances come about.
+
+    1 where no more came about than is expected: how likely that is need not be known.
+    """
+    if count <= math.fsum(chances):
         return 1.0
-    exactly = [1.0] + [0.0] * (count - 1)  # fewer than `count` so far
-    reached = 0.0
+    import numpy as np  # who compares ranks has it
+
+    exactly, reached = np.zeros(count), 0.0  # fewer than `count` so far
+    exactly[0] = 1.0
     for chance in chances:
-        reached += exactly[-1] * chance
-        for number in range(count - 1, 0, -1):
-            exactly[number] += chance * (exactly[number - 1] - exactly[number])
+        reached += float(exactly[-1]) * chance
+        exactly[1:] += chance * (exactly[:-1] - exactly[1:])
         exactly[0] *= 1 - chance
     return min(1.0, reached)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from foundry_fastlog.base.formatting import format_moment, format_seconds, format_value, printable
+from foundry_fastlog.fleet.hosts import format_chance
 from foundry_fastlog.show.goodput import LOOKS
 from foundry_fastlog.show.tables import MOST, show_rest, show_row, show_table, table
 from foundry_fastlog.show.terminal import plural
@@ -125,7 +126,7 @@ def show_hosts(found: FleetHosts, console: Console) -> None:
             f"{one.straggler:,}",
             f"{one.slowest:,}",
             f"{one.expected:.1f}",
-            f"{one.p_value:.1g}",
+            format_chance(one.p_value),
             "-" if one.ratio is None else f"{one.ratio:.2f}",
             format_seconds(one.lost_s),
             format_moment(one.last)[:10],

@@ -155,9 +155,16 @@ def test_the_chance_of_so_many_is_that_of_the_binomial() -> None:
             comb(count, n) * chance**n * (1 - chance) ** (count - n) for n in range(hits, count + 1)
         )
         assert hosts._tail([chance] * count, hits) == pytest.approx(tail, rel=1e-12)
-    assert hosts._tail([0.5], 0) == 1.0
+    assert hosts._tail([0.5], 0) == hosts._tail([0.5, 0.6], 1) == 1.0  # not more than expected
     assert hosts._tail([0.1, 0.9], 2) == pytest.approx(0.09)
     assert hosts._tail([], 1) == 0.0
+
+
+def test_a_chance_that_is_too_small_has_no_digits() -> None:
+    (host,) = simulated(0, slow={"node7": 1.3}, runs=1000).suspects
+    assert host.p_value < 1e-12
+    assert "by chance (p < 1e-12), 1.30 x" in host.sentence
+    assert hosts.format_chance(0.0123) == "0.01"
 
 
 def test_tests_of_many_hosts_are_corrected_after_holm() -> None:
