@@ -1,23 +1,28 @@
-"""A fleet, `python -m benchmarks.fleet`: tables and a Parquet dataset of thousands of runs.
+"""A fleet, `python -m benchmarks.fleet`: tables, a Parquet dataset, goodput and hosts of many runs.
 
-Two directories are made: one of many runs, as the recorder writes them (a hundred bodies of lines
-that runs have in turn), and one of a run of many ranks. Each figure is taken in a fresh process
-whose workers are ready, with an empty cache, and files in the page cache. The peers read the same
-lines by a glob: polars lazily, DuckDB by SQL. Everybody's table is checked against what was
-written, and everybody's dataset is read again. What 100 workers would take is computed, not
-measured. Writes benchmarks/results/fleet.json and the table of benchmarks/README.md.
+Three directories are made: one of many runs, as the recorder writes them (a hundred bodies of lines
+that runs have in turn), one of a run of many ranks, and one of runs on four of forty hosts each, of
+which one is slow. Each figure is taken in a fresh process whose workers are ready, with an empty
+cache, and files in the page cache; goodput and hosts, when the table is known. The peers read the
+same lines by a glob: polars lazily, DuckDB by SQL. Everybody's table is checked against what was
+written, everybody's dataset is read again, and the slow host has to be found. What 100 workers
+would take is computed, not measured. Writes benchmarks/results/fleet.json and the table of
+benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ranks import SLOW, write_rank
 from benchmarks.sections import patience, spawn
 from benchmarks.summary import describe, median
 from benchmarks.tables import HERE, machine, number, publish, table
@@ -26,6 +31,20 @@ BODIES = 100
 PAPER = 100
 """Workers of the estimate."""
 PEERS = ("polars", "duckdb")
+SAID = {
+    "table": "a table of runs",
+    "dataset": "a Parquet dataset",
+    "goodput": "goodput of all",
+    "hosts": "slow hosts",
+}
+MEASURED = {
+    "runs": ("table", "dataset", "goodput"),
+    "ranks": ("table", "dataset"),
+    "hosts": ("hosts",),
+}
+HOSTS, HOSTS_OF_RUN, PER_HOST, SLOW_HOST = 40, 4, 2, 5
+JITTERS = 16
+"""Ranks of `benchmarks.ranks` whose lines others have, too."""
 TITLES = {
     "fastlog 1": "**foundry_fastlog**, 1 worker",
     "fastlog 2": "**foundry_fastlog**, 2 workers",
@@ -71,10 +90,36 @@ def make_ranks(root: Path, ranks: int, steps: int) -> None:
         (path / name).write_bytes(bodies[rank % BODIES])
 
 
-def _make_start(path: Path, config: dict[str, Any], *, failed: bool) -> None:
+def make_hosts(root: Path, runs: int, steps: int) -> None:
+    """Write runs on some hosts each: the last rank of one of them is slow."""
+    bodies = root.parent / "bodies"
+    bodies.mkdir()
+    for rank in (*range(JITTERS), SLOW):
+        write_rank(bodies, rank, steps, 1)
+    chance = random.Random(0)
+    for run in range(runs):
+        path = root / f"sweep{run // 100:03d}" / f"run{run:06d}"
+        ranks = HOSTS_OF_RUN * PER_HOST
+        hosts = chance.sample(range(HOSTS), HOSTS_OF_RUN)
+        facts = {"rank": 0, "world_size": ranks, "local_world_size": PER_HOST}
+        _make_start(path, {}, failed=False, host=f"node{hosts[0]:02d}", **facts)
+        for place, host in enumerate(hosts):
+            note = {"format": 2, "start": 0, "rank": place * PER_HOST, "host": f"node{host:02d}"}
+            if place:
+                name = f"000000.r{place * PER_HOST}.host.json"
+                (path / "starts" / name).write_text(json.dumps({**note, "boot": ""}))
+        for rank, jitter in enumerate(chance.sample(range(JITTERS), ranks)):
+            is_slow = hosts[rank // PER_HOST] == SLOW_HOST and rank % PER_HOST == PER_HOST - 1
+            body = SLOW if is_slow else jitter
+            source = bodies / f"performance{f'.r{body}' if body else ''}.jsonl"
+            os.link(source, path / f"performance{f'.r{rank}' if rank else ''}.jsonl")
+
+
+def _make_start(path: Path, config: dict[str, Any], *, failed: bool, **facts: Any) -> None:
     (path / "starts").mkdir(parents=True)
     (path / ".fastlog").mkdir()
     entry = {"format": 2, "start": 0, "started": "2026-01-30T14:00:00.000000Z", "config": config}
+    entry |= facts
     how: dict[str, Any] = {"how": "closed"}
     if failed:
         how = {"how": "exception", "error_type": "OSError", "error_message": "disk full"}
@@ -88,7 +133,7 @@ def measure(case: str, make: Make, count: int, steps: int, rounds: int) -> dict[
     """Measure one directory.
 
     Args:
-        case: ``runs`` or ``ranks``.
+        case: ``runs``, ``ranks`` or ``hosts``.
         make: Makes it.
         count: Of how many.
         steps: Of how many steps each.
@@ -99,19 +144,15 @@ def measure(case: str, make: Make, count: int, steps: int, rounds: int) -> dict[
         make(root, count, steps)
         size = sum(path.stat().st_size for path in root.rglob("*.jsonl"))
         time.sleep(3.0)  # what was written within a tick of the clock is not kept
-        found: dict[str, Any] = {"count": count, "steps": steps, "bytes": size, "table": {}}
-        arms = ["fastlog 1", "fastlog 2", "read_runs", *PEERS]
+        found: dict[str, Any] = {"count": count, "steps": steps, "bytes": size}
         common = {"root": str(root), "case": case, "count": count, "steps": steps}
-        for turn in range(rounds):
-            for arm in arms:
-                found["table"].setdefault(arm, []).append(
-                    _spawn("table", arm, common, directory, f"{turn}")
-                )
-        found["dataset"] = {
-            arm: [_spawn("dataset", arm, common, directory, "dataset")]
-            for arm in arms
-            if arm != "read_runs"
-        }
+        for what in MEASURED[case]:
+            arms = ["fastlog 1", "fastlog 2"]
+            arms += {"table": ["read_runs", *PEERS], "dataset": PEERS}.get(what, ())
+            found[what] = {arm: [] for arm in arms}
+            for turn in range(1 if what == "dataset" else rounds):
+                for arm in arms:
+                    found[what][arm].append(_spawn(what, arm, common, directory, f"{turn}"))
         return found
 
 
@@ -176,13 +217,14 @@ def render(result: dict[str, Any]) -> str:
     names = {
         "runs": "{count:,} runs of {steps:,} steps",
         "ranks": "a run of {count} ranks, {steps:,} steps",
+        "hosts": f"{{count:,}} runs of {HOSTS_OF_RUN * PER_HOST} ranks and {{steps:,}} timed steps",
     }
     for case, found in result["cases"].items():
         title = names[case].format(**found) + f" ({found['bytes'] / 1e6:,.0f} MB)"
-        each = "run" if case == "runs" else "rank"
-        for what, said in (("table", "a table of runs"), ("dataset", "a Parquet dataset")):
+        each = "rank" if case == "ranks" else "run"
+        for what in filter(found.__contains__, SAID):
             head = [
-                f"{title}: {said}",
+                f"{title}: {SAID[what]}",
                 "s",
                 f"CPU, ms/{each}",
                 "x 1 worker",
@@ -191,18 +233,18 @@ def render(result: dict[str, Any]) -> str:
                 f"{each}s verified",
             ]
             parts.append(table(head, _rows(what, found)))
-    parts.append(_scaling(result["cases"]["runs"]))
+    parts += [_scaling(found) for case, found in result["cases"].items() if case != "ranks"]
     return "\n\n".join(parts)
 
 
 def _scaling(found: dict[str, Any]) -> str:
     """Return the table of workers."""
     rows = []
-    for what, said in (("table", "a table of runs"), ("dataset", "a Parquet dataset")):
+    for what in filter(found.__contains__, SAID):
         cost = estimate(found, what)
         rows.append(
             [
-                said,
+                SAID[what],
                 number(cost["wall_1"]),
                 number(cost["wall_2"]),
                 number(cost["per_run_ms"]),
@@ -226,25 +268,36 @@ def _scaling(found: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, and write the result and the table; what is not asked for stays as it was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", choices=("runs", "ranks"))
+    parser.add_argument("--only", choices=tuple(MEASURED))
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--ranks", type=int, default=512)
     parser.add_argument("--rank-steps", type=int, default=10_000)
+    parser.add_argument("--wide", type=int, default=1000, help="runs on several hosts")
+    parser.add_argument("--wide-steps", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="see that it works; publish nothing")
     parser.add_argument("--patience", type=float, default=300.0, metavar="S")
     options = parser.parse_args(argv)
+    if options.quick:
+        vars(options).update(runs=200, steps=100, ranks=16, rank_steps=500, wide=120, wide_steps=64)
+        vars(options).update(rounds=1, patience=0.0)
     patience.left_s = options.patience
     stored = HERE / "results" / "fleet.json"
     cases = json.loads(stored.read_text())["cases"] if options.only and stored.exists() else {}
-    if options.only != "ranks":
-        cases["runs"] = measure("runs", make_runs, options.runs, options.steps, options.rounds)
-    if options.only != "runs":
-        cases["ranks"] = measure(
-            "ranks", make_ranks, options.ranks, options.rank_steps, options.rounds
-        )
+    asked = {
+        "runs": (make_runs, options.runs, options.steps),
+        "ranks": (make_ranks, options.ranks, options.rank_steps),
+        "hosts": (make_hosts, options.wide, options.wide_steps),
+    }
+    for case, (make, count, steps) in asked.items():
+        if options.only in (None, case):
+            cases[case] = measure(case, make, count, steps, options.rounds)
     result = {"machine": patience.conditions(), "rounds": options.rounds, "cases": cases}
-    publish("fleet", result, render(result))
+    if options.quick:
+        print(render(result))
+    else:
+        publish("fleet", result, render(result))
 
 
 if __name__ == "__main__":

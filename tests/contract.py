@@ -34,7 +34,7 @@ def schema(name: str) -> dict[str, Any]:
 
 
 VALIDATORS = {
-    name: Draft202012Validator(schema(name)) for name in (*STREAMS, "run", "start", "end")
+    name: Draft202012Validator(schema(name)) for name in (*STREAMS, "run", "start", "end", "host")
 }
 
 

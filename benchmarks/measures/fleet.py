@@ -1,4 +1,4 @@
-"""One table or one dataset of a directory of runs, by this package or a peer, and its check."""
+"""A table, dataset or other figure of a directory of runs, by this package or a peer; its check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fleet import BODIES, loss_of
+from benchmarks.fleet import BODIES, SLOW_HOST, loss_of
 
 MIB = 2**20
 _SAMPLE_S = 0.05
@@ -25,28 +25,28 @@ Table = dict[str, tuple[float, float, int, int]]
 def run(
     root: str, case: str, count: int, steps: int, what: str, arm: str, workers: int, place: str
 ) -> dict[str, float]:
-    """Make a table or a dataset, and check it.
+    """Make a table, a dataset or another figure, and check it.
 
     Args:
         root: The directory with the runs.
-        case: ``runs``, or ``ranks`` of one run.
+        case: ``runs``, ``ranks`` of one run, or ``hosts`` of runs of several ranks.
         count: How many runs or ranks there are.
         steps: How many steps each has.
-        what: ``table`` or ``dataset``.
+        what: ``table``, ``dataset``, ``goodput`` or ``hosts``.
         arm: Who makes it.
         workers: How many processes read.
         place: Where to keep things: the cache, the dataset.
     """
     os.environ["XDG_CACHE_HOME"] = f"{place}-cache"
     if arm == "fastlog":
-        taken, found = _fastlog(root, what, workers, place)
+        taken, found = _fastlog(root, what, workers, place, count, steps)
     else:
         make: Callable[[str, str], Table] = globals()[f"_{arm}_{what}"]
         with watched() as taken:
             found = make(f"{root}/{'*' if case == 'ranks' else '*/*'}", place)
     if what == "dataset":
         _check_dataset(place, count, steps)
-    else:
+    elif what == "table":
         _check_table(found, case, count, steps)
     return {**taken, "verified": count}
 
@@ -80,7 +80,9 @@ def watched() -> Iterator[dict[str, float]]:
         taken["peak_mib"] = peak[0] / MIB
 
 
-def _fastlog(root: str, what: str, workers: int, place: str) -> tuple[dict[str, float], Table]:
+def _fastlog(
+    root: str, what: str, workers: int, place: str, count: int, steps: int
+) -> tuple[dict[str, float], Table]:
     from distributed import Client
     from distributed.deploy.subprocess import SubprocessCluster
 
@@ -108,6 +110,18 @@ def _fastlog(root: str, what: str, workers: int, place: str) -> tuple[dict[str, 
             with watched() as again:
                 runs = Fleet(root, client).runs()
             found = _table_of(runs)
+        elif what != "dataset":
+            fleet.look()  # that is the table
+            ask = Fleet.goodput if what == "goodput" else Fleet.hosts
+            walk_s, own = 0.0, time.process_time()
+            with watched() as taken:
+                said = ask(fleet)
+            client_s = time.process_time() - own
+            with watched() as again:
+                assert ask(Fleet(root, client)) == said
+            check = _check_goodput if what == "goodput" else _check_hosts
+            check(said, count, steps)
+            found = {}
         else:
             with watched() as taken:
                 assert fleet.compact(place).complete
@@ -127,7 +141,8 @@ def _warm() -> None:
     """Import on a worker what it needs, as one that has worked before has."""
     import pyarrow.parquet  # noqa: F401
 
-    import foundry_fastlog.fleet
+    import foundry_fastlog.fleet.goodput_study
+    import foundry_fastlog.fleet.host_study
     from foundry_fastlog.reading import scan  # noqa: F401
 
     assert foundry_fastlog.fleet
@@ -229,6 +244,21 @@ def _check_table(found: Table, case: str, count: int, steps: int) -> None:
     for name, row in found.items():
         body = int(name[3:]) % BODIES
         assert row == (loss_of(body, steps - 1), loss_of(body, 0), steps - 1, steps), (name, row)
+
+
+def _check_goodput(found: Any, count: int, steps: int) -> None:
+    """An hour less a minute each, of which each step took a second."""
+    (total,) = found
+    assert (total.runs, total.steps) == (count, count * steps), total
+    assert abs(total.device_s - count * 59 * 60) < 1e-3 * count, total.device_s
+    assert abs(total.goodput - steps / (59 * 60)) < 1e-3, total.goodput
+
+
+def _check_hosts(found: Any, count: int, steps: int) -> None:
+    """The slow host is found, and no other."""
+    del steps
+    assert found.compared == count, found
+    assert [one.host for one in found.suspects] == [f"node{SLOW_HOST:02d}"], found.sentences
 
 
 def _check_dataset(place: str, count: int, steps: int) -> None:

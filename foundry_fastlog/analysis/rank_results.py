@@ -214,6 +214,7 @@ class RankComparison:
         phases: When all ranks were slow.
         slowdown: S: the time of all steps divided by what it would be if each block took the mean
             of all ranks; None where there are no steps of several ranks.
+        ideal_s: What they would take so, in seconds; S times it is what they took.
         clocks_from: What clocks were compared by: a collective, ``"steps"``, or ``""`` for none.
         threshold: The score below which a rank is slow.
         notes: What a reader has to know: what could not be told, and why.
@@ -230,6 +231,7 @@ class RankComparison:
     stragglers: tuple[Straggler, ...]
     phases: tuple[Phase, ...]
     slowdown: float | None
+    ideal_s: float | None
     clocks_from: str
     threshold: float
     notes: tuple[str, ...]

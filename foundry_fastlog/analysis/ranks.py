@@ -132,6 +132,7 @@ def compare_ranks(
         stragglers=tuple(stragglers),
         phases=tuple(phases),
         slowdown=found.slowdown,
+        ideal_s=found.ideal_s,
         clocks_from=found.clocks_from,
         threshold=threshold,
         notes=tuple(notes_of(run, times, joint, hosts, len(stragglers))),
@@ -168,6 +169,7 @@ class _Figures:
     Attributes:
         work: Own work per rank and column, NaN where the rank has no such step.
         slowdown: S; None where it cannot be told.
+        ideal_s: What S is relative to; None likewise.
         clocks_from: What clocks are compared by.
     """
 
@@ -182,7 +184,9 @@ class _Figures:
         self._medians = _median(times.own_s, axis=2) if times.own_s.size else None
         self._scores = self._score()
         self._history = [self._own_history(number) for number in range(len(times.names))]
-        self.slowdown, self._slowdowns = self._what_if()
+        self.slowdown: float | None = None
+        self.ideal_s: float | None = None
+        self._slowdowns = self._what_if()
         several = (~np.isnan(times.joint)).sum(axis=0) > 1
         marks = times.joint if several.sum() >= _FEWEST_STEPS else times.ends
         self.clocks_from = "collectives" if marks is times.joint else "steps"
@@ -226,21 +230,22 @@ class _Figures:
             found: _Array = _least(windows, axis=1) / latest
         return found
 
-    def _what_if(self) -> tuple[float | None, list[float | None]]:
-        """Return S, and S_w by rank; see the head of this file."""
+    def _what_if(self) -> list[float | None]:
+        """Find S, and return S_w by rank; see the head of this file."""
         shared = self._there.sum(axis=0) > 1
         nothing: list[float | None] = [None] * len(self._times.ranks)
         if not shared.any():
-            return None, nothing
+            return nothing
         work = self.work[:, shared]
         joint = self._shortest[shared].astype("f8")
         mean = _mean(work, axis=0, dtype="f8")
         ideal = float((mean + joint).sum())
         if ideal <= 0:
-            return None, nothing
+            return nothing
         total = float((np.nanmax(work, axis=0).astype("f8") + joint).sum())
         alone = [float((np.fmax(one, mean) + joint).sum()) / ideal for one in work]
-        return total / ideal, list(alone)
+        self.slowdown, self.ideal_s = total / ideal, ideal * self._times.width
+        return list(alone)
 
     def rank(self, row: int, hosts: dict[int, str]) -> OneRank:
         """Describe a rank."""

@@ -24,6 +24,7 @@ __all__ = ["EPILOG", "fleet"]
 EPILOG = (
     "**Example:** `foundry-fastlog fleet runs --metric val_loss --by config.lr`  \n"
     "**A dataset of all that ended:** `foundry-fastlog fleet runs --compact dataset`  \n"
+    "**Where device time went, and slow hosts:** `foundry-fastlog fleet runs --goodput --hosts`  \n"
     "**On a cluster:** `foundry-fastlog fleet /shared/runs --scheduler tcp://head:8786`  \n"
     "**Exit codes:** 0 done, 1 a run cannot be read or is damaged, 2 no run, no cluster, or a "
     "wrong option."
@@ -51,7 +52,16 @@ def fleet(
         str | None,
         typer.Option("--where", "-w", metavar="EXPRESSION", help="Only runs of which it is true."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many best runs.")] = 10,
+    goodput: Annotated[
+        bool,
+        typer.Option("--goodput", help="Show where the time went, weighted by ranks; and by --by."),
+    ] = False,
+    hosts: Annotated[
+        bool, typer.Option("--hosts", help="Show which hosts are slow in many runs.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many best, or worst, runs.")
+    ] = 10,
     stream: Annotated[
         list[Stream] | None,
         typer.Option(
@@ -73,7 +83,7 @@ def fleet(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Look at thousands of runs at once: states, failures, best runs; or compact them.
+    """Look at thousands of runs at once: failures, best runs, goodput, hosts; or compact them.
 
     Runs that did not change are not read again. Names in expressions are those of `runs`.
     """
@@ -82,6 +92,8 @@ def fleet(
 
     if compact is None and (stream or unknown):
         raise fail("--stream and --unknown are for --compact OUT")
+    if compact is not None and (goodput or hosts):
+        raise fail("--goodput and --hosts show something, and --compact does not: run it by itself")
     with _bar("reading" if compact is None else "compacting") as progress:
         opened = read_or_fail(
             directory,
@@ -90,7 +102,7 @@ def fleet(
         try:
             with opened:
                 if compact is None:
-                    show = _look(opened, metric, by, limit)
+                    show = _look(opened, metric, by, limit, goodput=goodput, hosts=hosts)
                 else:
                     show = _compact(opened, compact, stream, unknown=unknown)
         except (FleetError, WhereError) as error:
@@ -105,43 +117,70 @@ class _Show(Protocol):
     def __call__(self, *, as_json: bool) -> bool: ...
 
 
-def _look(opened: Fleet, metric: str | None, by: str | None, limit: int) -> _Show:
-    runs, failures = opened.runs(), opened.failures()
+def _look(
+    opened: Fleet, metric: str | None, by: str | None, limit: int, *, goodput: bool, hosts: bool
+) -> _Show:
+    runs = opened.runs()
     if not opened.rows:
         raise fail(f"there is no run below {opened.path}")
     (totals,) = opened.totals(metric=metric)
-    groups = [] if by is None else opened.totals(by, metric)
+    groups = None if by is None else opened.totals(by, metric)
+    times = opened.goodput(worst=limit)[0] if goodput else None
+    times_by = None if times is None or by is None else opened.goodput(by, worst=limit)
+    compared = opened.hosts() if hosts else None
+    # Who asks for one of these has seen the failures, or does not care.
+    failures = None if goodput or hosts else opened.failures()
     best = None if metric is None else opened.best(metric, limit)
     for note in runs.notes:
         tell(note)
     if best is not None and not best and runs:
         near = get_close_matches(metric or "", runs.metric_names(), 8, 0) or ["none"]
         tell(f"no run has numbers of {metric}; there are: {', '.join(near)}")
-    unreadable = [run for run in runs if run.state == "unreadable"]
+    bad = {run.run: run.error for run in runs if run.state == "unreadable"}
+    damaged = False
+    for one in (times, compared):
+        if one is not None:
+            bad |= one.unreadable
+            damaged = damaged or bool(one.incomplete)
 
     def show(*, as_json: bool) -> bool:
-        from foundry_fastlog.show import fleet_tables
+        from foundry_fastlog.show import fleet_tables, fleet_times
 
         if as_json:
-            said: dict[str, Any] = {"totals": totals.to_dict()}
-            said |= {} if by is None else {"by": [group.to_dict() for group in groups]}
-            said["failures"] = [failure.to_dict() for failure in failures]
-            said |= {} if best is None else {"best": [run.to_dict() for run in best]}
-            said["unreadable"] = {run.run: run.error for run in unreadable}
-            write_json(to_json(said))
-            return not unreadable
+            said = {
+                "totals": totals,
+                "by": groups,
+                "failures": failures,
+                "goodput": times,
+                "goodput_by": times_by,
+                "hosts": compared,
+                "best": best,
+            }
+            known = {key: _plain(value) for key, value in said.items() if value is not None}
+            write_json(to_json({**known, "unreadable": bad}))
+            return not bad and not damaged
         console = Console(highlight=False)
         fleet_tables.show_totals(totals, console)
-        if by is not None:
+        if groups is not None and by is not None:
             fleet_tables.show_groups(groups, by, metric, console)
         if failures:
             fleet_tables.show_failures(failures, console)
+        if times is not None:
+            fleet_times.show_goodput(times, console)
+        if times_by is not None and by is not None:
+            fleet_times.show_goodput_groups(times_by, by, console)
+        if compared is not None:
+            fleet_times.show_hosts(compared, console)
         if best and metric is not None:
             fleet_tables.show_best(best, metric, console)
-        fleet_tables.show_unreadable(unreadable, console)
-        return not unreadable
+        fleet_tables.show_unreadable(bad, console)
+        return not bad and not damaged
 
     return show
+
+
+def _plain(found: Any) -> Any:  # noqa: ANN401 - results, or sequences of them
+    return found.to_dict() if hasattr(found, "to_dict") else [one.to_dict() for one in found]
 
 
 def _compact(opened: Fleet, out: Path, streams: list[Stream] | None, *, unknown: bool) -> _Show:

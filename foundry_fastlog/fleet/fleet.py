@@ -14,15 +14,19 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.analysis.direction import is_more_better
 from foundry_fastlog.analysis.run_summary import STALLED_AFTER_S
 from foundry_fastlog.analysis.runs import Runs, is_old, known_summary, newest_first
 from foundry_fastlog.analysis.runs_cache import Kept, read_kept, write_kept
+from foundry_fastlog.base.extras import extra
 from foundry_fastlog.fleet.compaction import CLOSED, Compacted, compact_runs
 from foundry_fastlog.fleet.crew import Crew, Lost, Progress
 from foundry_fastlog.fleet.failures import Failure, group_failures
+from foundry_fastlog.fleet.findings import Study, find_out
+from foundry_fastlog.fleet.goodput import FleetGoodput, add_goodput
+from foundry_fastlog.fleet.hosts import FleetHosts, judge_hosts
 from foundry_fastlog.fleet.rows import Row, read_row, unreadable
 from foundry_fastlog.fleet.totals import Totals, best_value, total_up
 from foundry_fastlog.reading.counting import known_streams
@@ -95,6 +99,8 @@ class Fleet:
         self._crew = Crew(self.path, client, workers)
         self._looked: Looked | None = None
         self._runs: Runs | None = None
+        self._at = 0.0  # when it looked
+        self._said: dict[str, dict[str, dict[str, Any]]] = {}  # by kind and run, since then
 
     def __enter__(self) -> Self:
         """Return it; workers that it starts end with the ``with``."""
@@ -141,7 +147,7 @@ class Fleet:
         self._looked = Looked(
             tuple(rows.values()), len(changed), walked - begun, time.perf_counter() - walked
         )
-        self._runs = None
+        self._runs, self._at, self._said = None, now, {}
         return self._looked
 
     def _keep(self, rows: Collection[Row], kept: Kept, kept_errors: Kept, now: float) -> None:
@@ -215,6 +221,51 @@ class Fleet:
         """
         chosen = {run.run for run in self.runs()}
         return group_failures(row for row in self.rows if row.found.name in chosen)
+
+    def goodput(self, by: str | None = None, *, worst: int = 10) -> list[FleetGoodput]:
+        """Add up where the time of the runs went, by their device-seconds: wall time x ranks.
+
+        Each run is split as by ``Run.goodput``, on a worker; that is kept until the run changes.
+
+        Args:
+            by: An expression such as ``config.lr``: one row for each of its values.
+            worst: Of how many runs to tell what they lost, at most.
+
+        Returns:
+            One row for all runs, or those of ``by``, the one with the most device-seconds first.
+
+        Raises:
+            FleetError, ImportError, WhereError: As for ``look``.
+        """
+        with extra("fleet", "numpy"):
+            from foundry_fastlog.fleet.goodput_study import study_goodput
+        runs = self.runs()
+        said = self._study("goodput", study_goodput, {run.run for run in runs})
+        return add_goodput(runs, by, said, worst)
+
+    def hosts(self) -> FleetHosts:
+        """Compare hosts over all runs in which several took part, and say which are slow.
+
+        The ranks of each run are compared as by ``compare_ranks``, on a worker; that is kept until
+        the run changes. Which hosts are suspects, and why that is not by chance, is in
+        ``docs/fleet.md``.
+
+        Raises:
+            FleetError, ImportError, WhereError: As for ``look``.
+        """
+        with extra("fleet", "numpy"):
+            from foundry_fastlog.fleet.host_study import study_hosts
+        runs = self.runs()
+        several = {run.run for run in runs if run.ranks > 1 or run.state == "unreadable"}
+        return judge_hosts(self._study("hosts", study_hosts, several), len(runs) - len(several))
+
+    def _study(self, kind: str, study: Study, chosen: set[str]) -> dict[str, dict[str, Any]]:
+        """Find out about runs, as they were in the last look."""
+        if kind not in self._said:
+            self._said[kind] = find_out(
+                self._crew, self.path, kind, study, self.rows, chosen, self._at, self._progress
+            )
+        return self._said[kind]
 
     def compact(
         self,

@@ -13,7 +13,7 @@ from foundry_fastlog.analysis.runs_cache import pack, unpack
 from foundry_fastlog.reading.run import read_run
 from foundry_fastlog.run.tree import FoundRun
 
-__all__ = ["Row", "read_row", "row_of", "unreadable"]
+__all__ = ["Row", "read_row", "reason_of", "row_of", "unreadable"]
 
 _MOST_TEXT = 4000  # of a message, and the end of a traceback
 _MOST_GROUPS = 200
@@ -72,11 +72,16 @@ def read_row(stalled_after_s: float, found: FoundRun) -> Row:
         groups = group_errors(run) if "errors" in run.streams else []
         errors = json.dumps([_plain(group.to_dict()) for group in groups[:_MOST_GROUPS]]).encode()
     except Exception as error:  # noqa: BLE001 - of one run among thousands
-        if not found.path.exists():
-            return unreadable(found, "is gone: it was removed meanwhile")
-        said = error.strerror if isinstance(error, OSError) else None
-        return unreadable(found, f"cannot be read: {said or f'{type(error).__name__}: {error}'}")
+        return unreadable(found, reason_of(found, error))
     return Row(found, summary, errors, pack(summary) if settled else None)
+
+
+def reason_of(found: FoundRun, error: Exception) -> str:
+    """Say why a run could not be read."""
+    if not found.path.exists():
+        return "is gone: it was removed meanwhile"
+    said = error.strerror if isinstance(error, OSError) else None
+    return f"cannot be read: {said or f'{type(error).__name__}: {error}'}"
 
 
 def _plain(group: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from foundry_fastlog.analysis.where import ABSENT
 from foundry_fastlog.base.formatting import jsonable
 from foundry_fastlog.base.statistics import describe
 
-__all__ = ["Totals", "best_value", "total_up"]
+__all__ = ["Totals", "best_value", "grouped", "total_up"]
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,26 @@ def total_up(runs: Runs, by: str | None, metric: str | None) -> list[Totals]:
     Raises:
         WhereError: The expression cannot be understood.
     """
+    found = [_totals(key, chosen, metric) for key, chosen in grouped(runs, by)]
+    return sorted(found, key=lambda one: -one.runs)
+
+
+def grouped(runs: Runs, by: str | None) -> list[tuple[Any, Sequence[RunSummary]]]:
+    """Return runs by the value of an expression, None where they have none; all without one.
+
+    Raises:
+        WhereError: The expression cannot be understood.
+    """
     if by is None:
-        return [_totals(None, runs, metric)]
+        return [(None, runs)]
     groups: dict[str, tuple[Any, list[RunSummary]]] = {}
     for run, value in zip(runs, runs.column(by), strict=True):
         key = None if value is ABSENT else value
         groups.setdefault(repr(key), (key, []))[1].append(run)
-    found = [_totals(key, chosen, metric) for key, chosen in groups.values()]
-    return sorted(found, key=lambda one: -one.runs)
+    return list(groups.values())
 
 
-def _totals(key: Any, runs: Iterable[RunSummary], metric: str | None) -> Totals:  # noqa: ANN401 - any JSON
-    chosen = list(runs)
+def _totals(key: Any, chosen: Sequence[RunSummary], metric: str | None) -> Totals:  # noqa: ANN401 - any JSON
     values = [run.look_up("last").get(metric) for run in chosen] if metric is not None else []
     return Totals(
         key,

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from foundry_fastlog.base.arguments import process_number
 from foundry_fastlog.base.environment import boot_id, process_start
 
-__all__ = ["Launch", "Place", "find_launch", "find_local_size", "find_place", "is_restart"]
+__all__ = [
+    "Launch",
+    "Place",
+    "find_launch",
+    "find_local_rank",
+    "find_local_size",
+    "find_place",
+    "is_restart",
+]
 
+_LOCAL_RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 _LOCAL_SIZES = (
     *("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"),
     "SLURM_NTASKS_PER_NODE",
@@ -110,11 +119,23 @@ def find_local_size() -> int | None:
     From LOCAL_WORLD_SIZE, as torchrun sets it, OMPI_COMM_WORLD_LOCAL_SIZE, MPI_LOCALNRANKS or
     SLURM_NTASKS_PER_NODE.
     """
-    for name in _LOCAL_SIZES:
+    return next(filter(None, _counts(_LOCAL_SIZES)), None)
+
+
+def find_local_rank() -> int | None:
+    """Return which of the ranks of this host this process is; None where nothing says so.
+
+    From LOCAL_RANK, OMPI_COMM_WORLD_LOCAL_RANK, MPI_LOCALRANKID or SLURM_LOCALID.
+    """
+    return next(_counts(_LOCAL_RANKS), None)
+
+
+def _counts(names: tuple[str, ...]) -> Iterator[int]:
+    """Yield the numbers that variables of the environment have."""
+    for name in names:
         text = os.environ.get(name, "").strip()
-        if text.isascii() and text.isdecimal() and 0 < len(text) < 10 and int(text):
-            return int(text)
-    return None
+        if text.isascii() and text.isdecimal() and len(text) < 10:
+            yield int(text)
 
 
 def _numbers(rank: str, size: str) -> Place | None:

@@ -1,7 +1,8 @@
 """The entries of a run's starts: files that are whole or not there at all.
 
 ``starts/000001.json`` says what a start is, ``starts/000001.config.json`` what its configuration
-has become since, ``starts/000001.end.json`` how it ended; see ``docs/format.md``.
+has become since, ``starts/000001.end.json`` how it ended, ``starts/000001.r8.host.json`` on which
+host a rank of it runs; see ``docs/format.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from foundry_fastlog._version import __version__
 from foundry_fastlog.base.environment import boot_id, git_hash, utc_now
 from foundry_fastlog.base.telemetry import resource
 from foundry_fastlog.run.info import FORMAT, read_run_file, render
-from foundry_fastlog.run.launch import Launch, Place, find_local_size
+from foundry_fastlog.run.launch import Launch, Place, find_local_rank, find_local_size
 from foundry_fastlog.run.names import Writer, make_directories
 
 __all__ = [
@@ -33,10 +34,12 @@ __all__ = [
     "list_entries",
     "list_names",
     "note_end",
+    "note_host",
     "note_killed",
     "put_entry",
     "read_ends",
     "read_entry",
+    "read_hosts",
 ]
 
 #: Where the entries are, in the run's directory.
@@ -45,6 +48,7 @@ STARTS_DIR = "starts"
 LiveWriter = tuple[str, str, int]
 """Label, host and number of a process that records in the run now."""
 
+_HOST = ".host.json"
 _LEFT_S = 600.0  # the age of a temporary file at which nobody works on it
 
 _LETTERS = frozenset("rapwx0123456789-")  # of labels
@@ -234,6 +238,41 @@ def note_killed(directory: Path, labels: Iterable[str]) -> None:
         entry = read_entry(directory, number)
         if entry and not has_begun(writer, entry) and label not in ends.get(number, {}):
             note_end(directory, Start(number, writer.stamp), label, "killed", ended=None)
+
+
+def note_host(directory: Path, number: int, rank: int, entry: Mapping[str, Any]) -> None:
+    """Write on which host a process that joined a start runs, where its entry does not say it.
+
+    The first process of a host does, where the launcher says which one that is.
+
+    Args:
+        directory: The run's directory.
+        number: The start.
+        rank: The process's rank.
+        entry: What the entry of the start says.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    host = os.uname().nodename
+    if host == entry.get("host") or find_local_rank():
+        return
+    path = directory / STARTS_DIR / f"{number:06d}.r{rank}{_HOST}"
+    facts = {"format": FORMAT, "start": number, "rank": rank, "host": host, "boot": boot_id()}
+    with _temporary(path, render(facts)) as file:
+        file.replace(path)
+
+
+def read_hosts(directory: Path, number: int) -> dict[int, str]:
+    """Return by rank on which host it ran in a start, as far as processes that joined said it."""
+    found = {}
+    for name in sorted(list_names(directory / STARTS_DIR)):
+        if name.startswith(f"{number:06d}.") and name.endswith(_HOST):
+            said = _read(directory / STARTS_DIR / name)
+            rank, host = said.get("rank"), said.get("host")
+            if type(rank) is int and isinstance(host, str) and host:
+                found[rank] = host
+    return found
 
 
 def list_names(directory: Path) -> list[str]:

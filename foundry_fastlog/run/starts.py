@@ -51,6 +51,7 @@ from foundry_fastlog.run.start_entries import (
     entry_path,
     list_entries,
     list_names,
+    note_host,
     put_entry,
     read_entry,
 )
@@ -146,10 +147,11 @@ def begin(
             if all(Writer.from_label(w[0]).peer and w[2] != entry.get("pid") for w in peers):
                 peers = ()  # what they went beside has ended: it is this that goes on
             mine = peers or _has_recorded(directory, newest, rank)
-            if peers or (alive and not mine):
+            ours = launch is not None and _is_of(directory, newest, entry, launch)
+            if peers or (not mine and (alive or ours)):
+                if not peers:
+                    _note_host(directory, newest, rank, entry)
                 return Start(newest, shared, peers=peers)
-            if not mine and launch is not None and _is_of(directory, newest, entry, launch):
-                return Start(newest, shared)
         number = newest + 1
         start = Start(number, stamp, began=True)
         try:
@@ -167,6 +169,20 @@ def begin(
                 )
             return Start(number, stamp)
         return start
+
+
+def _note_host(directory: Path, number: int, rank: int, entry: Mapping[str, Any]) -> None:
+    """Write on which host a process that joins runs, if that is another one."""
+    try:
+        note_host(directory, number, rank, entry)
+    except OSError as error:
+        if os.access(directory, os.W_OK):  # else the recorder says what is wrong
+            _log.warning(
+                "%s cannot be written to (%s): readers will not know on which host rank %d is",
+                directory / STARTS_DIR,
+                error.strerror or error,
+                rank,
+            )
 
 
 def withdraw(directory: Path, start: Start) -> None:

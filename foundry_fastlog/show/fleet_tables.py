@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -21,7 +21,6 @@ from foundry_fastlog.show.terminal import plural
 if TYPE_CHECKING:  # the caller passes in the objects
     from rich.console import Console
 
-    from foundry_fastlog.analysis.run_summary import RunSummary
     from foundry_fastlog.analysis.runs import Runs
     from foundry_fastlog.fleet.compaction import Compacted
     from foundry_fastlog.fleet.failures import Failure
@@ -98,10 +97,10 @@ def show_best(runs: Runs, metric: str, console: Console) -> None:
     show_table(found, console, f"Best {printable(metric)}")
 
 
-def show_unreadable(unreadable: Sequence[RunSummary], console: Console) -> None:
-    """Name runs that cannot be read."""
-    for run in unreadable[:MOST]:
-        console.print(Text(f"{printable(run.run)}: {printable(run.error, 200)}", "red"))
+def show_unreadable(unreadable: Mapping[str, str], console: Console) -> None:
+    """Name runs that cannot be read, and say why."""
+    for run, reason in list(unreadable.items())[:MOST]:
+        console.print(Text(f"{printable(run)}: {printable(reason, 200)}", "red"))
     show_rest(len(unreadable), console)
 
 

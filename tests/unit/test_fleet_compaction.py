@@ -6,15 +6,12 @@ import functools
 import json
 import os
 import shutil
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fleets import hold, make_run, parquet_files, rows_of, workers_here
+from fleets import hold, kill_one_of, make_run, parquet_files, rows_of, workers_here
 from oracle import OracleWriter
 
 from foundry_fastlog import Fleet, FleetError, Recorder, export_runs, read_run
@@ -409,21 +406,10 @@ def test_a_worker_that_is_killed_in_mid_task_loses_nothing_and_nothing_is_there_
         os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
     )
     monkeypatch.setattr(crew, "_do", functools.partial(hold, str(place)))
-    killed = []
-
-    def kill() -> None:
-        while len(found := sorted(place.glob("at-*"))) < 2:
-            time.sleep(0.01)
-        killed.append(int(found[0].name.partition("-")[2]))
-        os.kill(killed[0], signal.SIGKILL)
-        (place / "go").touch()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+    killer = kill_one_of(place)
     with Fleet(root, workers=2) as fleet:
         done = fleet.compact(out)
         killer.join()
-        assert killed
         assert (done.written, done.runs, done.files, done.failed) == (12, 12, 12, {})
         left = parquet_files(out)
         stray = [path for path in left if path.endswith(".tmp")]

@@ -86,6 +86,14 @@ def test_a_slow_host_is_one_straggler(tmp_path: Path) -> None:
     assert [rank.host for rank in compare_ranks(tmp_path / "run").ranks][::4] == [
         *("host 0", r"node\x1b7", "host 2", "host 3")
     ]
+    for rank, host in ((8, "node8"), (13, "node12")):
+        note = {"rank": rank, "host": host}
+        (starts / f"000000.r{rank}.host.json").write_text(json.dumps(note))
+    hosts = [rank.host for rank in compare_ranks(tmp_path / "run").ranks]
+    assert hosts[::4] == ["host 0", r"node\x1b7", "node8", "node12"]
+    (starts / "000000.r9.host.json").write_text(json.dumps({"rank": 9, "host": "node9"}))
+    # Ranks are not numbered host by host.
+    assert {rank.host for rank in compare_ranks(tmp_path / "run").ranks} == {""}
 
 
 def test_half_of_two_hosts_may_be_slow(tmp_path: Path) -> None:

@@ -247,8 +247,9 @@ def test_the_pages_examples_are_valid_lines() -> None:
             validator.validate(line)
             assert list(line) == in_order(stream, line)
     facts = [json.loads(text) for text in blocks("json") if not text.startswith('{"timestamp"')]
-    kinds = ["end" if "how" in fact else "run" if "attempts" in fact else "start" for fact in facts]
-    assert sorted(kinds) == ["end", "run", "start"]
+    marks = {"how": "end", "attempts": "run", "argv": "start", "host": "host"}
+    kinds = [next(kind for mark, kind in marks.items() if mark in fact) for fact in facts]
+    assert sorted(kinds) == ["end", "host", "run", "start"]
     for kind, fact in zip(kinds, facts, strict=True):
         VALIDATORS[kind].validate(fact)
         assert list(fact) == [name for name in schema(kind)["properties"] if name in fact]

@@ -39,7 +39,7 @@ from foundry_fastlog.recording import recovery
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place, is_restart
-from foundry_fastlog.run.start_entries import LiveWriter, put_entry
+from foundry_fastlog.run.start_entries import LiveWriter, put_entry, read_hosts
 
 OPTIONS: dict[str, Any] = {"ring_bytes": 64 << 10, "ring": "file", "fsync": "none"}
 NAMES = ("loss", "acc")
@@ -470,9 +470,47 @@ def check_steps(found: reading.Run, shown: dict[int, Iterable[int]]) -> None:
 def read_starts(run: Path) -> dict[str, Any]:
     files = {path.name: json.loads(path.read_bytes()) for path in (run / "starts").iterdir()}
     for name, content in files.items():
-        kind = "end" if name.endswith(".end.json") else "start"
+        kind = next((one for one in ("end", "host") if f".{one}." in name), "start")
         Draft202012Validator(schema(kind)).validate(content)
     return files
+
+
+def test_the_first_rank_of_another_host_says_where_it_is(
+    tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each host; the latest process of a rank counts."""
+    run = tmp_path / "run"
+
+    def on(host: str, rank: int, local: str | None) -> None:
+        monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", host, "6", "1", "x")))
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        if local is not None:
+            monkeypatch.setenv("LOCAL_RANK", local)
+        with Recorder(run, rank=rank, world_size=8, launch="one", **OPTIONS):
+            pass
+        (run / f"metrics.r{rank}.jsonl").unlink(missing_ok=True)
+
+    on("node1", 0, "0")
+    on("node1", 1, "1")
+    on("node2", 2, "0")
+    on("node2", 3, "1")
+    on("node3", 4, None)
+    on("node9", 6, "0")
+    on("node4", 6, "0")
+    found = read_starts(run)
+    hosts = {name: said["host"] for name, said in found.items() if ".host." in name}
+    assert hosts == {
+        "000000.r2.host.json": "node2",
+        "000000.r4.host.json": "node3",
+        "000000.r6.host.json": "node4",
+    }
+    assert len(read_run(run).report_starts()) == 1
+    (run / "starts" / "000000.r4.host.json").write_text("[")
+    assert read_hosts(run, 0) == {2: "node2", 6: "node4"}
+    assert caplog.messages == []
+    monkeypatch.setattr(starts, "note_host", Mock(side_effect=OSError(errno.ENOSPC, "No space")))
+    on("node2", 2, "0")
+    assert "on which host rank 2 is" in caplog.text
 
 
 def test_each_start_has_its_entry_and_its_end(tmp_path: Path) -> None:
