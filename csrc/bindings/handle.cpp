@@ -101,14 +101,26 @@ void RecorderHandle::watch_forks() {
     if (code != 0) throw std::system_error(code, std::generic_category(), "pthread_atfork");
 }
 
+void* RecorderHandle::operator new(std::size_t) {
+    static_assert(sizeof(RecorderHandle) <= Page::kHandleBytes);
+    auto page = std::make_shared<Page>();
+    Page& own = *page;
+    own.self = std::move(page);
+    return own.handle;
+}
+
+void RecorderHandle::operator delete(void* handle) noexcept {
+    const std::shared_ptr<Page> last = std::move(Page::around(handle).self);
+}
+
 RecorderHandle::RecorderHandle(RecorderOptions options, OnBadValue on_bad_value, py::object hook)
     : on_bad_value_(on_bad_value), hook_(std::move(hook)) {
     Engine* engine = nullptr;
     {
         const GilReleased unlocked;  // creates directories and files
-        engine = new Engine(std::move(options));
+        engine = new Engine(std::move(options), Page::around(this).self);
     }
-    engine_.store(engine, std::memory_order_release);
+    page_.store(engine->page.get(), std::memory_order_release);
     tell_messages(*engine);
 }
 
@@ -121,12 +133,12 @@ RecorderHandle::~RecorderHandle() {
     if (engine->core.close(to_ns(1.0))) delete engine;
 }
 
-void RecorderHandle::set_unopened_error() noexcept {
+[[gnu::noinline, gnu::cold]] void RecorderHandle::set_unopened_error() noexcept {
     PyErr_SetString(PyExc_RuntimeError,
                     "this Recorder was never opened: its __init__ was not called, or it failed");
 }
 
-Engine* RecorderHandle::attend(bool for_recording) noexcept {
+Page* RecorderHandle::attend(bool for_recording) noexcept {
     for (;;) {
         Engine& engine = current();
         const std::uint32_t bits = engine.core.attention().bits();
@@ -145,7 +157,7 @@ Engine* RecorderHandle::attend(bool for_recording) noexcept {
             return nullptr;
         }
         if ((bits & AttentionBits::kDrops) && for_recording) engine.core.submit_drop_markers();
-        return &engine;
+        return engine.page.get();
     }
 }
 
@@ -185,9 +197,10 @@ bool RecorderHandle::open_child_engine(Engine& inherited, std::string& text) noe
             options.ring_bytes = std::min(options.ring_bytes, kChildRingBytes);
             options.sink.label = (label.empty() ? "w" : label + "-w") + std::to_string(::getpid());
             options.sink.worker = true;
-            auto* own = new Engine(std::move(options));
+            auto* own = new Engine(std::move(options), std::make_shared<Page>());
             hand_over_lost_calls(own->core);
-            engine_.store(own, std::memory_order_release);  // the inherited engine is leaked
+            page_.store(own->page.get(),
+                        std::memory_order_release);  // the inherited engine is leaked
             text = own->core.label();
             return true;
         } catch (const std::exception& error) {

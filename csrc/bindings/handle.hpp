@@ -5,7 +5,7 @@
 // engine from here.
 //
 // Other code (a value's item(), __index__, a key's __del__, a logging handler) may fork, and then returns in
-// the child to a caller that holds the parent's engine. So an engine from ready() is valid only until other
+// the child to a caller that holds the parent's engine. So a page from ready() is valid only until other
 // code runs; after that, Engine::inherited() tells whether it still is.
 #pragma once
 
@@ -27,17 +27,55 @@ namespace py = pybind11;
 /// What log() does with a value that record() rejects, by the option `on_bad_value`.
 enum class OnBadValue : std::uint8_t { warn, drop, raise };
 
+struct Engine;
+
+/// What the calls of one engine touch.
+struct Page : HotPage {
+    Engine* engine = nullptr;
+    NearNames names;
+    // The first engine's page has its handle, too, and is there as long as that is.
+    static constexpr std::size_t kHandleBytes = 512;
+    alignas(kCacheLine) std::byte handle[kHandleBytes];
+    std::shared_ptr<Page> self;
+
+    /// The page that a handle lies on.
+    static Page& around(void* handle) noexcept {
+        const auto bits = reinterpret_cast<std::uintptr_t>(handle);
+        return *reinterpret_cast<Page*>(bits & ~(std::uintptr_t{kPage} - 1));
+    }
+
+    /// See KeySetCache.
+    bool resolve(PyObject* tuple, KeySet& out) noexcept;
+    bool name_id(PyObject* name, std::uint32_t& out) noexcept;
+};
+static_assert(sizeof(Page) == kPage);
+
 /// What one process records through: a recorder, and the cache of ids from its key table. They form one
 /// object so that an id is never used with another recorder's table.
 struct Engine {
-    explicit Engine(RecorderOptions options) : core(std::move(options)) {}
+    Engine(RecorderOptions options, std::shared_ptr<Page> own)
+        : page(std::move(own)), key_sets(page->names), core(std::move(options), page) {
+        page->engine = this;
+    }
     /// True in a child of the process that opened it: only the attention bits and the options may be used.
-    bool inherited() noexcept { return (core.attention().bits() & AttentionBits::kForked) != 0; }
+    bool inherited() const noexcept { return page->inherited(); }
 
+    const std::shared_ptr<Page> page;
     KeySetCache key_sets;
     std::atomic<std::uint64_t> left_out{0};  // values that log() has left out
     Recorder core;                           // last: its thread starts here
 };
+
+inline bool Page::resolve(PyObject* tuple, KeySet& out) noexcept {
+    return names.find(tuple, out) || engine->key_sets.resolve(engine->core.keys(), tuple, out);
+}
+inline bool Page::name_id(PyObject* name, std::uint32_t& out) noexcept {
+    KeySet set;
+    if (!names.find(name, set)) [[unlikely]]
+        return engine->key_sets.name_id(engine->core.keys(), name, out);
+    out = set.id;
+    return true;
+}
 
 class RecorderHandle {
   public:
@@ -47,23 +85,27 @@ class RecorderHandle {
     RecorderHandle(RecorderOptions options, OnBadValue on_bad_value, py::object hook);
     ~RecorderHandle();
     RecorderHandle(const RecorderHandle&) = delete;
+    static void* operator new(std::size_t bytes);
+    static void operator delete(void* handle) noexcept;
     RecorderHandle& operator=(const RecorderHandle&) = delete;
 
-    /// The engine of this process. Null with a Python error set if it is closed, and without one if a forked
-    /// child cannot open its own now; see unready(). GIL held.
-    Engine* ready(bool for_recording) noexcept {
-        Engine* engine = engine_.load(std::memory_order_acquire);
-        if (engine->core.attention().bits() == 0) [[likely]]
-            return engine;
+    /// The page of this process's engine. GIL held.
+    Page& page() noexcept { return *page_.load(std::memory_order_acquire); }
+    /// The same once it can be recorded through. Null with a Python error set if it is closed, and without one if a
+    /// forked child cannot open its own now; see unready().
+    Page* ready(bool for_recording) noexcept {
+        Page& own = page();
+        if (own.attention.bits() == 0) [[likely]]
+            return &own;
         return attend(for_recording);
     }
     /// Whether ready() has work to do first.
-    bool needs_attention() noexcept { return current().core.attention().bits() != 0; }
-    /// The engine of this process, without any other work; null where it is closed, or a forked child has none.
-    Engine* ready_now() noexcept {
-        Engine& engine = current();
-        const std::uint32_t bits = engine.core.attention().bits();
-        return (bits & (AttentionBits::kForked | AttentionBits::kClosed)) == 0 ? &engine : nullptr;
+    bool needs_attention() noexcept { return page().attention.bits() != 0; }
+    /// As ready(), without any other work; null where it is closed, or a forked child has none.
+    Page* ready_now() noexcept {
+        Page& own = page();
+        const std::uint32_t bits = own.attention.bits();
+        return (bits & (AttentionBits::kForked | AttentionBits::kClosed)) == 0 ? &own : nullptr;
     }
     /// The result of a call without an engine: -1 with the error set, or 0 for a record that is dropped and
     /// counted.
@@ -131,10 +173,10 @@ class RecorderHandle {
     static std::int64_t after(std::int64_t step) noexcept {
         return step == INT64_MAX ? step : step + 1;
     }
-    Engine& current() noexcept { return *engine_.load(std::memory_order_acquire); }
-    Engine* attend(bool for_recording) noexcept;
+    Engine& current() noexcept { return *page().engine; }
+    Page* attend(bool for_recording) noexcept;
     void attend_to_show();
-    static void set_unopened_error() noexcept;
+    [[gnu::cold]] static void set_unopened_error() noexcept;
     bool reopen_in_child() noexcept;
     bool close_inherited() noexcept;
     bool open_child_engine(Engine& inherited, std::string& why) noexcept;
@@ -144,7 +186,7 @@ class RecorderHandle {
     void call_hook(const char* kind, const std::string& text) noexcept;
     void call_hook(const char* kind, PyObject* text, PyObject* name) noexcept;
 
-    std::atomic<Engine*> engine_;
+    std::atomic<Page*> page_;
     std::atomic<std::int64_t> last_step_{-1};
     const OnBadValue on_bad_value_;
     py::object hook_;
