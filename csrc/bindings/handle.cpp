@@ -101,18 +101,6 @@ void RecorderHandle::watch_forks() {
     if (code != 0) throw std::system_error(code, std::generic_category(), "pthread_atfork");
 }
 
-void* RecorderHandle::operator new(std::size_t) {
-    static_assert(sizeof(RecorderHandle) <= Page::kHandleBytes);
-    auto page = std::make_shared<Page>();
-    Page& own = *page;
-    own.self = std::move(page);
-    return own.handle;
-}
-
-void RecorderHandle::operator delete(void* handle) noexcept {
-    const std::shared_ptr<Page> last = std::move(Page::around(handle).self);
-}
-
 RecorderHandle::RecorderHandle(RecorderOptions options, OnBadValue on_bad_value, py::object hook)
     : on_bad_value_(on_bad_value), hook_(std::move(hook)) {
     Engine* engine = nullptr;

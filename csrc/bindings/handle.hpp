@@ -17,8 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/key_set_cache.hpp"
-#include "core/recorder.hpp"
+#include "bindings/engine.hpp"
 
 namespace fastlog::bindings {
 
@@ -26,56 +25,6 @@ namespace py = pybind11;
 
 /// What log() does with a value that record() rejects, by the option `on_bad_value`.
 enum class OnBadValue : std::uint8_t { warn, drop, raise };
-
-struct Engine;
-
-/// What the calls of one engine touch.
-struct Page : HotPage {
-    Engine* engine = nullptr;
-    NearNames names;
-    // The first engine's page has its handle, too, and is there as long as that is.
-    static constexpr std::size_t kHandleBytes = 512;
-    alignas(kCacheLine) std::byte handle[kHandleBytes];
-    std::shared_ptr<Page> self;
-
-    /// The page that a handle lies on.
-    static Page& around(void* handle) noexcept {
-        const auto bits = reinterpret_cast<std::uintptr_t>(handle);
-        return *reinterpret_cast<Page*>(bits & ~(std::uintptr_t{kPage} - 1));
-    }
-
-    /// See KeySetCache.
-    bool resolve(PyObject* tuple, KeySet& out) noexcept;
-    bool name_id(PyObject* name, std::uint32_t& out) noexcept;
-};
-static_assert(sizeof(Page) == kPage);
-
-/// What one process records through: a recorder, and the cache of ids from its key table. They form one
-/// object so that an id is never used with another recorder's table.
-struct Engine {
-    Engine(RecorderOptions options, std::shared_ptr<Page> own)
-        : page(std::move(own)), key_sets(page->names), core(std::move(options), page) {
-        page->engine = this;
-    }
-    /// True in a child of the process that opened it: only the attention bits and the options may be used.
-    bool inherited() const noexcept { return page->inherited(); }
-
-    const std::shared_ptr<Page> page;
-    KeySetCache key_sets;
-    std::atomic<std::uint64_t> left_out{0};  // values that log() has left out
-    Recorder core;                           // last: its thread starts here
-};
-
-inline bool Page::resolve(PyObject* tuple, KeySet& out) noexcept {
-    return names.find(tuple, out) || engine->key_sets.resolve(engine->core.keys(), tuple, out);
-}
-inline bool Page::name_id(PyObject* name, std::uint32_t& out) noexcept {
-    KeySet set;
-    if (!names.find(name, set)) [[unlikely]]
-        return engine->key_sets.name_id(engine->core.keys(), name, out);
-    out = set.id;
-    return true;
-}
 
 class RecorderHandle {
   public:
@@ -85,9 +34,18 @@ class RecorderHandle {
     RecorderHandle(RecorderOptions options, OnBadValue on_bad_value, py::object hook);
     ~RecorderHandle();
     RecorderHandle(const RecorderHandle&) = delete;
-    static void* operator new(std::size_t bytes);
-    static void operator delete(void* handle) noexcept;
     RecorderHandle& operator=(const RecorderHandle&) = delete;
+    /// On the page of its first engine.
+    static void* operator new(std::size_t) {
+        static_assert(sizeof(RecorderHandle) <= Page::kHandleBytes);
+        auto page = std::make_shared<Page>();
+        Page& own = *page;
+        own.self = std::move(page);
+        return own.handle;
+    }
+    static void operator delete(void* handle) noexcept {
+        const std::shared_ptr<Page> last = std::move(Page::around(handle).self);
+    }
 
     /// The page of this process's engine. GIL held.
     Page& page() noexcept { return *page_.load(std::memory_order_acquire); }
