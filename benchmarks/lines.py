@@ -1,8 +1,10 @@
-"""How many cache lines a call touches, `python -m benchmarks.lines` (needs valgrind).
+"""How many cache lines and pages a call touches, `python -m benchmarks.lines` (needs valgrind).
 
 With cold caches a call costs what it fetches from memory, so this is what benchmarks/cold.py
-measures, without the noise of a clock. Callgrind's simulated cache is empty when a call begins, and
-large enough to lose nothing: each miss is a line that the call touches for the first time. What the
+measures, without the noise of a clock: a look into memory for a line, several one after another for
+a page whose translation is not at hand. Callgrind's simulated cache is empty when a call begins,
+and large enough to lose nothing: each miss is a line that the call touches for the first time, or a
+page, where its lines are as large as pages. What the
 loop, the count and an empty C function touch is subtracted. Other threads count where they run
 meanwhile; the median of some calls leaves most of that out. Writes benchmarks/results/lines.json
 and the table of benchmarks/README.md.
@@ -32,7 +34,9 @@ PEERS = (
 )
 KINDS = {"code": "ILmr", "read": "DLmr", "written": "DLmw"}
 SOURCE = Path(__file__).with_name("floor") / "callgrind.c"
-CACHES = ("--I1=32768,8,64", "--D1=32768,8,64", "--LL=268435456,1,64")
+CACHES = ("--I1=32768,8,64", "--D1=32768,8,64")
+LARGE = 256 << 20  # bytes of what is simulated behind them
+UNITS = {"lines": 64, "pages": 4096}  # bytes
 
 
 def build() -> Path:
@@ -51,7 +55,7 @@ def build() -> Path:
 
 
 def read_counts(path: Path) -> dict[str, int]:
-    """Return the lines of one call, by kind, from a file of callgrind's."""
+    """Return what one call touches, by kind, from a file of callgrind's."""
     fields = dict(
         line.split(":", 1)
         for line in path.read_text().splitlines()
@@ -62,16 +66,29 @@ def read_counts(path: Path) -> dict[str, int]:
 
 
 def count(peer: str, counter: Path, steps: int) -> dict[str, Any]:
-    """Count one peer's lines.
+    """Count one peer's lines and pages.
 
     Returns:
-        By kind the median of the calls; `verified` calls, `versions`. Or `unavailable`.
+        `lines` and `pages`, by kind the median of the calls; `verified` calls, `versions`. Or
+        `unavailable`.
     """
+    found: dict[str, Any] = {}
+    for unit, size in UNITS.items():
+        counted = count_units(peer, counter, steps, size)
+        if "unavailable" in counted:
+            return counted
+        found |= {unit: counted.pop("units"), **counted}
+    return found
+
+
+def count_units(peer: str, counter: Path, steps: int, size: int) -> dict[str, Any]:
+    """The same for units of `size` bytes, as `units`."""
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
         out, result = Path(scratch) / "callgrind", Path(scratch) / "result.json"
         arguments = {"peer": peer, "counter": str(counter), "steps": steps}
         command = [
             *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--cache-sim=yes", *CACHES),
+            f"--LL={LARGE},1,{size}",
             *(f"--callgrind-out-file={out}", sys.executable, "-m", "benchmarks.child", "lines"),
             *(json.dumps(arguments), str(result)),
         ]
@@ -82,8 +99,8 @@ def count(peer: str, counter: Path, steps: int) -> dict[str, Any]:
         if "unavailable" in found:
             return found
         calls = [read_counts(out.with_name(f"{out.name}.{n + 1}")) for n in range(steps)]
-        lines = {kind: median([call[kind] for call in calls]) for kind in KINDS}
-        return {"lines": lines, "verified": found["calls"], "versions": found["versions"]}
+        units = {kind: median([call[kind] for call in calls]) for kind in KINDS}
+        return {"units": units, "verified": found["calls"], "versions": found["versions"]}
 
 
 def render(result: dict[str, Any]) -> str:
@@ -94,11 +111,11 @@ def render(result: dict[str, Any]) -> str:
             load(peer).title,
             ", ".join(f"{name} {version}" for name, version in row["versions"].items()) or "-",
             *(f"{row['lines'][kind]:,.0f}" for kind in KINDS),
-            f"{sum(row['lines'].values()):,.0f}",
+            *(f"{sum(row[unit].values()):,.0f}" for unit in UNITS),
         ]
         for peer, row in sorted(known.items(), key=lambda item: sum(item[1]["lines"].values()))
     ]
-    head = ["one step", "versions", *(f"{kind}, lines" for kind in KINDS), "in all"]
+    head = ["one step", "versions", *(f"{kind}, lines" for kind in KINDS), "all lines", "pages"]
     made = result["machine"]
     return (
         f"{made['date'][:10]}, commit {made['commit']}, {made['python']}, {result['valgrind']}; "
@@ -113,18 +130,18 @@ def main() -> None:
     options = parser.parse_args()
     counter = build()
     version = subprocess.run(["valgrind", "--version"], check=True, capture_output=True, text=True)
-    empty = count(EMPTY, counter, options.steps)["lines"]
+    empty = count(EMPTY, counter, options.steps)
     peers = {}
     for peer in PEERS:
         peers[peer] = found = count(peer, counter, options.steps)
-        if "lines" in found:
-            found["lines"] = {kind: n - empty[kind] for kind, n in found["lines"].items()}
+        for unit in UNITS if "lines" in found else ():
+            found[unit] = {kind: n - empty[unit][kind] for kind, n in found[unit].items()}
         print(peer, found, flush=True)
     result = {
         "machine": facts(),
         "valgrind": version.stdout.strip(),
         "steps": options.steps,
-        "empty": empty,
+        "empty": {unit: empty[unit] for unit in UNITS},
         "peers": peers,
     }
     publish("lines", result, render(result))

@@ -22,16 +22,20 @@
 namespace fastlog::bindings {
 namespace {
 
-PyObject* answer(int submitted) noexcept {
-    if (submitted < 0) return nullptr;
-    return Py_NewRef(submitted != 0 ? Py_True : Py_False);
+PyObject* answer(int submitted, const HotLine& facts = hot_line) noexcept {
+    if (submitted < 0) [[unlikely]]
+        return nullptr;
+    if (submitted == 0) [[unlikely]]
+        return Py_NewRef(Py_False);
+    return Py_NewRef(static_cast<PyObject*>(facts.true_object));
 }
 
-bool are_few_floats(PyObject* const* values, Py_ssize_t count) noexcept {
+bool are_few_floats(PyObject* const* values, Py_ssize_t count,
+                    const HotLine& facts = hot_line) noexcept {
     constexpr Py_ssize_t kFew = 64;
     if (count > kFew) return false;
     for (Py_ssize_t i = 0; i < count; ++i) {
-        if (!PyFloat_CheckExact(values[i])) return false;
+        if (Py_TYPE(values[i]) != facts.float_type) return false;
     }
     return true;
 }
@@ -52,8 +56,8 @@ struct Call {
     bool stays = false;       // log() goes on with this step
     bool must_fit = false;    // a record too large for the ring is an error, and is not counted
     std::uint16_t flags = 0;  // of MetricsPayload: `step` is a summary's epoch
-    Engine* engine = nullptr;
-    KeySet set{};
+    Page* page = nullptr;
+    KeySet set = KeySet::none();
     std::size_t left_out = 0;  // values
 
     // Whether texts may be truncated; a summary is rather split.
@@ -78,20 +82,21 @@ struct Call {
     // other code runs; otherwise as unready().
     [[gnu::hot]] int find_engine() noexcept {
         do {
-            engine = handle.ready(true);
-            if (engine == nullptr) [[unlikely]]
+            page = handle.ready(true);
+            if (page == nullptr) [[unlikely]]
                 return handle.unready(CallKind::record, Stream::metrics);
-            KeySetCache& cache = engine->key_sets;
-            KeyTable& table = engine->core.keys();
-            const bool ok = names != nullptr
-                                ? cache.resolve(table, names, set)
-                                : cache.resolve_keys(table, nullptr, keys, count, set, joined);
+            const bool ok = names != nullptr ? page->resolve(names, set) : resolve_keys();
             if (!ok) return -1;
-        } while (engine->inherited());
+        } while (page->inherited());
         return 1;
     }
     // The same after other code has run, which may have forked.
-    int settle() noexcept { return engine->inherited() ? find_engine_again() : 1; }
+    int settle() noexcept { return page->inherited() ? find_engine_again() : 1; }
+    Engine& engine() const noexcept { return *page->engine; }
+    bool resolve_keys() noexcept {
+        Engine& own = engine();
+        return own.key_sets.resolve_keys(own.core.keys(), nullptr, keys, count, set, joined);
+    }
     [[gnu::noinline, gnu::cold]] int find_engine_again() noexcept { return find_engine(); }
 
     // Done last, so that a rejected call takes no step number.
@@ -105,26 +110,27 @@ struct Call {
 
 // The usual record: nothing can fail any more, so the values are copied straight from their objects into the
 // ring. (With a buffer in between, the copy would stall on the narrow stores into it.)
-[[gnu::hot]] int submit_floats(Recorder& core, std::uint64_t ticks, std::int64_t step,
-                               std::uint32_t id, PyObject* const* values,
-                               std::size_t count) noexcept {
-    return submit_counted(
-        core, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
-        metrics_strings_offset(count), [&](std::byte* at) {
-            const MetricsPayload head{step, id, static_cast<std::uint16_t>(count), 0};
-            std::memcpy(at, &head, sizeof head);
-            static_assert(static_cast<unsigned>(ValueTag::real) == 3);
-            constexpr std::uint64_t kEightReals = 0x0303030303030303;
-            for (std::byte* tags = at + sizeof head; tags < at + metrics_values_offset(count);
-                 tags += sizeof kEightReals) {
-                std::memcpy(tags, &kEightReals, sizeof kEightReals);
-            }
-            std::byte* slot = at + metrics_values_offset(count);
-            for (std::size_t i = 0; i < count; ++i, slot += sizeof(double)) {
-                const double real = PyFloat_AS_DOUBLE(values[i]);
-                std::memcpy(slot, &real, sizeof real);
-            }
-        });
+[[gnu::always_inline]] inline int submit_floats(HotPage& page, std::uint64_t ticks,
+                                                std::int64_t step, std::uint32_t id,
+                                                PyObject* const* values,
+                                                std::size_t count) noexcept {
+    return submit_counted(page, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
+                          metrics_strings_offset(count), [&](std::byte* at) {
+                              const MetricsPayload head{step, id, static_cast<std::uint16_t>(count),
+                                                        0};
+                              std::memcpy(at, &head, sizeof head);
+                              static_assert(static_cast<unsigned>(ValueTag::real) == 3);
+                              constexpr std::uint64_t kEightReals = 0x0303030303030303;
+                              std::byte* slot = at + metrics_values_offset(count);
+                              std::memcpy(at + sizeof head, &kEightReals, sizeof kEightReals);
+                              if (count > sizeof kEightReals)
+                                  [[unlikely]]  // a call of memset() would be one line more
+                                  std::memset(at + sizeof head, 3, metrics_tags_size(count));
+                              for (std::size_t i = 0; i < count; ++i, slot += sizeof(double)) {
+                                  const double real = PyFloat_AS_DOUBLE(values[i]);
+                                  std::memcpy(slot, &real, sizeof real);
+                              }
+                          });
 }
 
 bool check_epoch(ValueTag tag, PyObject* value) noexcept {
@@ -170,7 +176,7 @@ std::size_t bytes_beside(const std::vector<std::string_view>& keys, std::size_t 
 
 // Returns whether a record of that size is too large for the ring and this is an error, which is then set.
 bool refuses(const Call& call, std::size_t bytes) noexcept {
-    const std::size_t most = call.engine->core.max_payload();
+    const std::size_t most = call.page->ring.max_payload();
     if (!call.must_fit || bytes <= most) return false;
     PyErr_Format(PyExc_ValueError, "a record of %zu bytes is too large; the ring takes at most %zu",
                  bytes, most);
@@ -192,16 +198,16 @@ bool refuses(const Call& call, std::size_t bytes) noexcept {
         }
         std::string text;
         if (ok) text = render_metrics_fragment(payload.data(), texts);
-        const std::size_t most = call.engine->core.max_payload();
+        const std::size_t most = call.page->ring.max_payload();
         if (ok && call.may_shorten() && text.size() > most) {
             ok = payload.shorten_texts(bytes_beside(texts, most));
             if (ok) text = render_metrics_fragment(payload.data(), texts);
         }
         if (ok && !refuses(call, text.size())) {
-            result = submit_counted(call.engine->core, CallKind::record, RecordKind::fragment,
+            result = submit_counted(*call.page, CallKind::record, RecordKind::fragment,
                                     Stream::metrics, call.ticks, text.data(), text.size());
             if (result == 1) {
-                call.engine->core.count_missing_in_fragment(payload.device_arguments().size());
+                call.engine().core.count_missing_in_fragment(payload.device_arguments().size());
             }
         }
     } catch (const std::bad_alloc&) {
@@ -235,6 +241,16 @@ int submit_any(Call& call, PayloadBuilder& payload) noexcept;
     return accepted;
 }
 
+// For which the engine and the id have been found.
+[[gnu::hot]] int submit_values(Call& call, PyObject* const* values) noexcept {
+    if (call.set.id == KeyTable::kNone || call.flags != 0 || call.left_out != 0 ||
+        !are_few_floats(values, call.count)) {
+        return record_any(call, values);
+    }
+    return submit_floats(*call.page, call.ticks, call.settle_step(), call.set.id, values,
+                         static_cast<std::size_t>(call.count));
+}
+
 int submit_any(Call& call, PayloadBuilder& payload) noexcept {
     TicketChain chain;
     do {  // once, unless sending forks
@@ -242,26 +258,25 @@ int submit_any(Call& call, PayloadBuilder& payload) noexcept {
         const int settled = call.settle();
         if (settled != 1) return settled;
         if (call.set.id == KeyTable::kNone) break;
-        if (call.may_shorten() && !payload.shorten_texts(call.engine->core.max_payload())) {
-            return -1;
-        }
+        const std::size_t most = call.page->ring.max_payload();
+        if (payload.size() > most && call.may_shorten() && !payload.shorten_texts(most)) return -1;
         if (refuses(call, payload.size())) return -1;
         payload.set_key_set(call.set.id);
         if (!payload.device_arguments().empty() &&
-            !send_device_values(*call.engine, payload, chain)) {
+            !send_device_values(call.engine(), payload, chain)) {
             return -1;
         }
-    } while (call.engine->inherited());
+    } while (call.page->inherited());
     if (call.left_out != 0) {
-        call.engine->left_out.fetch_add(call.left_out, std::memory_order_relaxed);
+        call.engine().left_out.fetch_add(call.left_out, std::memory_order_relaxed);
     }
     payload.set_step(call.settle_step());
     if (call.set.id == KeyTable::kNone) return submit_with_keys(call, payload);
     const int accepted =
-        submit_counted(call.engine->core, CallKind::record, RecordKind::metrics, Stream::metrics,
+        submit_counted(*call.page, CallKind::record, RecordKind::metrics, Stream::metrics,
                        call.ticks, payload.data(), payload.size(), chain.flags());
     if (accepted != 1 && chain.first != kNoTicket) {
-        abandon_device_values(*call.engine, payload, chain);
+        abandon_device_values(call.engine(), payload, chain);
     }
     return accepted;
 }
@@ -285,56 +300,57 @@ PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexce
     }
 }
 
-// record() with its step among the keywords, without values, without an engine, or with wrong arguments.
-[[gnu::noinline]] PyObject* record_rest(Call& call, PyObject* const* args,
-                                        Py_ssize_t nargs) noexcept {
+// record() of anything but a step and a few floats, by names that are not known yet, or where the engine needs
+// attention.
+[[gnu::noinline]] PyObject* record_unusual(RecorderHandle& handle, std::uint64_t ticks,
+                                           PyObject* const* args, Py_ssize_t nargs, PyObject* names,
+                                           std::int64_t step) noexcept {
+    PyObject* const* keys = names != nullptr ? &PyTuple_GET_ITEM(names, 0) : nullptr;
+    const Py_ssize_t count = names != nullptr ? PyTuple_GET_SIZE(names) : 0;
+    Call call{handle, ticks, names, keys, count, true, step};
     const int found = call.find_engine();
     if (found != 1) return answer(found);
+    if (nargs == 1 && call.set.step < 0) [[likely]]
+        return answer(submit_values(call, args + 1));
+    if (nargs == 0 && call.set.step >= 0) return record_step_keyword(call, args);
     if (nargs != 1) {
-        if (nargs == 0 && call.set.step >= 0) return record_step_keyword(call, args);
         PyErr_Format(PyExc_TypeError,
                      "record() takes the step as its only positional argument (got %zd) and the "
                      "metrics as keywords: record(step, loss=..., lr=...)",
                      nargs);
-        return nullptr;
-    }
-    if (call.set.step >= 0) {
+    } else {
         PyErr_SetString(PyExc_TypeError, "record() got multiple values for argument 'step'");
-        return nullptr;
     }
-    return answer(record_any(call, args + 1));
+    return nullptr;
 }
 
-[[gnu::hot]] PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
-                              PyObject* names) {
-    const std::uint64_t ticks = now_ticks();
+// With cold caches it costs the pages and lines that it touches: see hot_page.hpp and benchmarks/lines.py.
+[[gnu::hot, gnu::aligned(1024)]] PyObject* record(PyObject* self, PyObject* const* args,
+                                                  Py_ssize_t nargs, PyObject* names) {
     RecorderHandle* handle = RecorderHandle::from(self);
-    if (handle == nullptr) return nullptr;
-    std::int64_t step = 0;
-    // Before the engine is determined: __index__ may run any code.
-    if (nargs == 1 && !read_step(args[0], step)) [[unlikely]]
+    if (handle == nullptr) [[unlikely]]
         return nullptr;
-    PyObject* const* keys = names != nullptr ? &PyTuple_GET_ITEM(names, 0) : nullptr;
-    const Py_ssize_t count = names != nullptr ? PyTuple_GET_SIZE(names) : 0;
-    Engine* engine = nargs == 1 && names != nullptr ? handle->ready(true) : nullptr;
-    KeySet set;
-    if (engine != nullptr) [[likely]] {
-        if (!engine->key_sets.resolve(engine->core.keys(), names, set)) return nullptr;
-        if (set.step < 0) [[likely]] {
-            if (set.id != KeyTable::kNone && !engine->inherited() &&
-                are_few_floats(args + 1, count)) [[likely]] {
+    Page& page = handle->page();
+    const HotLine& facts = page.facts;
+    const std::uint64_t ticks = now_ticks(facts);
+    std::int64_t step = 0;
+    if (nargs == 1) [[likely]] {
+        // Before the engine is determined: __index__ may run any code.
+        if (!read_short_int(args[0], step, facts)) [[unlikely]] {
+            if (!read_any_step(args[0], step)) return nullptr;
+        } else if (KeySet set; names != nullptr && page.attention.bits() == 0 &&
+                               page.names.find(names, set)) [[likely]] {
+            const Py_ssize_t count = PyTuple_GET_SIZE(names);
+            if (set.step < 0 && set.id != KeyTable::kNone && are_few_floats(args + 1, count, facts))
+                [[likely]] {
                 handle->saw_step(step);
-                return answer(submit_floats(engine->core, ticks, step, set.id, args + 1,
-                                            static_cast<std::size_t>(count)));
+                return answer(submit_floats(page, ticks, step, set.id, args + 1,
+                                            static_cast<std::size_t>(count)),
+                              facts);
             }
-            Call call{*handle, ticks, names, keys, count, true, step};
-            call.engine = engine;
-            call.set = set;
-            return answer(record_any(call, args + 1));
         }
     }
-    Call call{*handle, ticks, names, keys, count, true, step};
-    return record_rest(call, args, nargs);
+    return record_unusual(*handle, ticks, args, nargs, names, step);
 }
 
 // For a mapping with more items than a record can have, or two of one name: leaves out what has no place in
@@ -378,13 +394,7 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten,
     int found = call.find_engine();
     if ((found < 0 && items.joined()) || items.unread() != 0) [[unlikely]]
         found = find_after_loss(call, items, found);
-    if (found != 1) return answer(found);
-    if (call.set.id == KeyTable::kNone || call.flags != 0 || call.left_out != 0 ||
-        !are_few_floats(items.values(), call.count)) {
-        return answer(record_any(call, items.values()));
-    }
-    return answer(submit_floats(call.engine->core, call.ticks, call.settle_step(), call.set.id,
-                                items.values(), static_cast<std::size_t>(call.count)));
+    return answer(found == 1 ? submit_values(call, items.values()) : found);
 }
 
 constinit const Signature<2> kRecordDict{
@@ -475,9 +485,9 @@ PyObject* fragment(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
         return nullptr;
     }
     const auto stream = static_cast<Stream>(number);
-    Engine* engine = handle->ready(true);
-    if (engine == nullptr) return answer(handle->unready(CallKind::event, stream));
-    return answer(submit_counted(engine->core, CallKind::event, RecordKind::fragment, stream, ticks,
+    Page* page = handle->ready(true);
+    if (page == nullptr) return answer(handle->unready(CallKind::event, stream));
+    return answer(submit_counted(*page, CallKind::event, RecordKind::fragment, stream, ticks,
                                  PyBytes_AS_STRING(args[1]),
                                  static_cast<std::size_t>(PyBytes_GET_SIZE(args[1]))));
 }

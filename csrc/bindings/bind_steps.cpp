@@ -63,14 +63,14 @@ PyObject* open_steps(PyObject* self, PyObject* args) {
 
 // Whether a step may be echoed; -1 with an error set.
 int may_be_told(const StepLogger& logger, PyObject* step) noexcept {
+    std::int64_t number = 0;
+    if (!read_step(step, number)) return -1;
+    if (number % logger.every != 0) return 0;
     // Where `logging` keeps what it has found out about levels.
     PyObject* const known = dict_item(logger.enabled, info_level);
     if (known == nullptr && PyErr_Occurred()) return -1;
     Py_XDECREF(known);
-    if (known == Py_False) return 0;
-    std::int64_t number = 0;
-    if (!read_step(step, number)) return -1;
-    return number % logger.every == 0;
+    return known != Py_False;
 }
 
 // Whether it was recorded: True or False; null with an error set.

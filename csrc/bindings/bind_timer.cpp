@@ -34,10 +34,6 @@ PyTypeObject* timer_type = nullptr;
 PyTypeObject* block_type = nullptr;
 PyObject* decorate = nullptr;
 
-// Compared only. A thread has one context outside of tasks, once something was set in it.
-[[gnu::tls_model("initial-exec")]] thread_local const PyObject* base_context = nullptr;
-[[gnu::tls_model("initial-exec")]] thread_local const PyObject* entered_context = nullptr;
-
 // The numbers of the blocks that tasks inherit which are started in a task, the innermost first. Those that have
 // ended, and another thread's, are on no stack that is searched for them.
 PyObject* inherited = nullptr;
@@ -56,23 +52,23 @@ std::atomic<std::uint64_t> last_number{0};
 // What tells the tasks and greenlets of a thread apart; null outside of them. Borrowed.
 [[gnu::hot]] PyObject* current_task() noexcept {
     PyObject* context = PyThreadState_Get()->context;
-    if (context == base_context && context != nullptr) [[likely]]
+    if (context == this_thread().base_context && context != nullptr) [[likely]]
         return nullptr;
     if (context == nullptr) {
         context = make_context();
-        if (base_context != nullptr)
+        if (this_thread().base_context != nullptr)
             return context;  // the thread's own has one: this is a greenlet
-        base_context = context;
+        this_thread().base_context = context;
         return nullptr;
     }
-    if (base_context == nullptr && context != entered_context) {
+    if (this_thread().base_context == nullptr && context != this_thread().entered_context) {
         if (PyContext_Enter(context) == 0) {  // nobody runs in it: it came with the first value
             PyContext_Exit(context);
-            base_context = context;
+            this_thread().base_context = context;
             return nullptr;
         }
         PyErr_Clear();
-        entered_context = context;
+        this_thread().entered_context = context;
     }
     return context;
 }
@@ -184,15 +180,15 @@ void drop_frame(Frame& frame, bool owns_timer) noexcept {
     std::uint64_t begin = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
     RecorderHandle* handle = nullptr;
-    Engine* engine = nullptr;
+    Page* page = nullptr;
     if (timer->recorder != nullptr) [[likely]] {
         handle = RecorderHandle::from(timer->recorder);
         if (handle == nullptr) return nullptr;
         const bool attends = handle->needs_attention();
-        engine = handle->ready(false);
+        page = handle->ready(false);
         if (attends) [[unlikely]]
             begin = span_ticks();  // opening a forked child's files is not part of the block
-        if (engine == nullptr && PyErr_Occurred()) [[unlikely]] {
+        if (page == nullptr && PyErr_Occurred()) [[unlikely]] {
             if (timer->owner == nullptr || !PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
                 return nullptr;
             }
@@ -210,30 +206,30 @@ void drop_frame(Frame& frame, bool owns_timer) noexcept {
     if (timer->device != nullptr && handle != nullptr) {
         const bool begun =
             begin_on_device(*handle, timer->device, frame.block) && copy_timer(frame);
-        engine = begun ? handle->ready(false) : nullptr;
-        if (engine == nullptr && PyErr_Occurred()) {
+        page = begun ? handle->ready(false) : nullptr;
+        if (page == nullptr && PyErr_Occurred()) {
             drop_frame(frame, frame.original != nullptr);
             return nullptr;
         }
         frame.begin = begin = span_ticks();  // time that the device needed is not part of the block
     }
-    if (engine != nullptr) [[likely]]
-        frame.thread = engine->core.slot().thread();
+    if (page != nullptr) [[likely]]
+        frame.thread = page->slot().thread();
     if (frame.original == nullptr) {
         Py_INCREF(self);
     } else {
         timer->open.fetch_add(1, std::memory_order_relaxed);
     }
-    if (engine == nullptr) [[unlikely]]
+    if (page == nullptr) [[unlikely]]
         frame.begin_ns = monotonic_ns();
     if (!stack->push(frame)) {
         if (frame.original != nullptr) timer->open.fetch_sub(1, std::memory_order_relaxed);
         drop_frame(frame, true);
         return PyErr_NoMemory();
     }
-    if (engine == nullptr) [[unlikely]]
+    if (page == nullptr) [[unlikely]]
         return Py_NewRef(self);  // its end counts the drop
-    ThreadSlot& slot = engine->core.slot();
+    ThreadSlot& slot = page->slot();
     if (slot.count_call(CallKind::timer_enter)) {
         slot.add_sample(CallKind::timer_enter, span_ticks() - begin);
     }
@@ -255,7 +251,7 @@ std::string_view cut(std::string_view text, std::size_t bytes) noexcept {
 }
 
 // The key table has no room for a name: the record itself carries the members of its line.
-int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& timing,
+int submit_with_names(HotPage& page, std::uint64_t ticks, const TimingPayload& timing,
                       PyObject* name, PyObject* parent, std::string_view error,
                       std::uint32_t thread) noexcept {
     std::vector<PyObject*> storage;
@@ -266,13 +262,13 @@ int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& 
         if (utf8_of(name, name_text, storage) &&
             (parent == nullptr || utf8_of(parent, parent_text, storage))) {
             const std::string text =
-                render_timing_fragment(name_text, parent_text, timing, core.ns_per_tick(),
-                                       thread != 0 ? thread : core.slot().thread(), error,
+                render_timing_fragment(name_text, parent_text, timing, page.core->ns_per_tick(),
+                                       thread != 0 ? thread : page.slot().thread(), error,
                                        missing_bits(MissingReason::no_key_space));
-            result = submit_counted(core, CallKind::timer_exit, RecordKind::fragment,
+            result = submit_counted(page, CallKind::timer_exit, RecordKind::fragment,
                                     Stream::performance, ticks, text.data(), text.size());
             const bool on_device = (timing.flags & TimingPayload::kHasDevice) != 0;
-            if (result == 1 && on_device) core.count_missing_in_fragment(1);
+            if (result == 1 && on_device) page.core->count_missing_in_fragment(1);
         }
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
@@ -284,18 +280,14 @@ int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& 
 // The ids of the names of the block and its parent, in the key table of the engine that gets the record. 1:
 // valid until other code runs; otherwise as unready().
 inline int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayload& timing,
-                        Engine*& engine) noexcept {
+                        Page*& page) noexcept {
     do {
-        engine = handle.ready(true);
-        if (engine == nullptr) [[unlikely]]
+        page = handle.ready(true);
+        if (page == nullptr) [[unlikely]]
             return handle.unready(CallKind::timer_exit, Stream::performance);
-        KeyTable& table = engine->core.keys();
-        if (!engine->key_sets.name_id(table, frame.timer->name, timing.name)) return -1;
-        if (frame.parent != nullptr &&
-            !engine->key_sets.name_id(table, frame.parent, timing.parent)) {
-            return -1;
-        }
-    } while (engine->inherited());
+        if (!page->name_id(frame.timer->name, timing.name)) return -1;
+        if (frame.parent != nullptr && !page->name_id(frame.parent, timing.parent)) return -1;
+    } while (page->inherited());
     return 1;
 }
 
@@ -310,8 +302,8 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t span, std:
     if (frame.has_step) timing.flags |= TimingPayload::kHasStep;
     DeviceBlock& block = frame.block;
     if (frame.parent != nullptr) timing.flags |= TimingPayload::kHasParent;
-    Engine* engine = nullptr;
-    const int settled = settle_names(handle, frame, timing, engine);
+    Page* page = nullptr;
+    const int settled = settle_names(handle, frame, timing, page);
     if (settled != 1) {
         abandon(block, MissingReason::lost);
         return settled;
@@ -328,8 +320,8 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t span, std:
     if (timing.name == KeyTable::kNone ||
         (frame.parent != nullptr && timing.parent == KeyTable::kNone)) [[unlikely]] {
         abandon(block, MissingReason::lost);
-        return submit_with_names(engine->core, ticks, timing, frame.timer->name, frame.parent,
-                                 error, thread);
+        return submit_with_names(*page, ticks, timing, frame.timer->name, frame.parent, error,
+                                 thread);
     }
     std::byte payload[sizeof(TimingPayload) + 128 + sizeof block.missing];
     error = cut(error, 128);
@@ -342,7 +334,7 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t span, std:
         length += sizeof block.missing;
     }
     const int accepted = submit_counted(
-        engine->core, CallKind::timer_exit, RecordKind::timing, Stream::performance, ticks, payload,
+        *page, CallKind::timer_exit, RecordKind::timing, Stream::performance, ticks, payload,
         length, TicketChain{block.ticket, block.ticket}.flags(), thread, &is_sampled);
     if (accepted != 1) abandon(block, MissingReason::lost);
     return accepted;
@@ -351,8 +343,8 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t span, std:
 // The error that is set stays.
 [[gnu::noinline]] void add_sample(RecorderHandle& handle, CallKind kind,
                                   std::uint64_t begin) noexcept {
-    Engine* const engine = handle.ready_now();
-    if (engine != nullptr) engine->core.slot().add_sample(kind, span_ticks() - begin);
+    Page* const page = handle.ready_now();
+    if (page != nullptr) page->slot().add_sample(kind, span_ticks() - begin);
 }
 
 // The frame of a block that is not the last one: generators, tasks or threads were interleaved. A task's block may
@@ -489,8 +481,8 @@ PyObject* timer_repr(PyObject* self) {
     RecorderHandle* const handle = RecorderHandle::from(recorder);
     if (handle == nullptr) {
         PyErr_Clear();  // told when the block is entered
-    } else if (Engine* const engine = handle->ready_now()) {
-        ThreadSlot& slot = engine->core.slot();
+    } else if (Page* const page = handle->ready_now()) {
+        ThreadSlot& slot = page->slot();
         if (slot.count_call(CallKind::timer_make)) [[unlikely]]
             slot.add_sample(CallKind::timer_make, span_ticks() - begin);
     }

@@ -26,16 +26,13 @@ struct ListLocked {
 
 }  // namespace
 
-// Said again: the definition's own model counts in this unit.
-[[gnu::tls_model("initial-exec")]] constinit thread_local BlockStack* BlockStack::current_ =
-    nullptr;
 constinit BlockStack* BlockStack::first_ = nullptr;
 
 // Ends a thread's stack with the thread.
 struct StackOfThread {
     BlockStack* stack = nullptr;
     ~StackOfThread() {
-        BlockStack::current_ = nullptr;
+        this_thread().block_stack = nullptr;
         if (stack != nullptr) stack->end();
     }
 };

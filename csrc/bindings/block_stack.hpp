@@ -47,9 +47,9 @@ class BlockStack {
   public:
     /// The calling thread's; null without memory.
     static BlockStack* own() noexcept {
-        if (current_ == nullptr) [[unlikely]]
-            current_ = make();
-        return current_;
+        if (this_thread().block_stack == nullptr) [[unlikely]]
+            this_thread().block_stack = make();
+        return static_cast<BlockStack*>(this_thread().block_stack);
     }
     /// Takes the innermost frame of a timer off whichever thread's stack; of several threads', the one that
     /// began first.
@@ -109,8 +109,6 @@ class BlockStack {
     void remove() noexcept;  // from the list, which is locked
 
     friend struct StackOfThread;
-    // A pointer without a destructor: the hot path gets it without a call.
-    [[gnu::tls_model("initial-exec")]] static constinit thread_local BlockStack* current_;
     static BlockStack* first_;
 
     std::vector<Frame> frames_;

@@ -106,9 +106,9 @@ RecorderHandle::RecorderHandle(RecorderOptions options, OnBadValue on_bad_value,
     Engine* engine = nullptr;
     {
         const GilReleased unlocked;  // creates directories and files
-        engine = new Engine(std::move(options));
+        engine = new Engine(std::move(options), Page::around(this).self);
     }
-    engine_.store(engine, std::memory_order_release);
+    page_.store(engine->page.get(), std::memory_order_release);
     tell_messages(*engine);
 }
 
@@ -121,12 +121,12 @@ RecorderHandle::~RecorderHandle() {
     if (engine->core.close(to_ns(1.0))) delete engine;
 }
 
-void RecorderHandle::set_unopened_error() noexcept {
+[[gnu::noinline, gnu::cold]] void RecorderHandle::set_unopened_error() noexcept {
     PyErr_SetString(PyExc_RuntimeError,
                     "this Recorder was never opened: its __init__ was not called, or it failed");
 }
 
-Engine* RecorderHandle::attend(bool for_recording) noexcept {
+Page* RecorderHandle::attend(bool for_recording) noexcept {
     for (;;) {
         Engine& engine = current();
         const std::uint32_t bits = engine.core.attention().bits();
@@ -145,7 +145,7 @@ Engine* RecorderHandle::attend(bool for_recording) noexcept {
             return nullptr;
         }
         if ((bits & AttentionBits::kDrops) && for_recording) engine.core.submit_drop_markers();
-        return &engine;
+        return engine.page.get();
     }
 }
 
@@ -185,9 +185,10 @@ bool RecorderHandle::open_child_engine(Engine& inherited, std::string& text) noe
             options.ring_bytes = std::min(options.ring_bytes, kChildRingBytes);
             options.sink.label = (label.empty() ? "w" : label + "-w") + std::to_string(::getpid());
             options.sink.worker = true;
-            auto* own = new Engine(std::move(options));
+            auto* own = new Engine(std::move(options), std::make_shared<Page>());
             hand_over_lost_calls(own->core);
-            engine_.store(own, std::memory_order_release);  // the inherited engine is leaked
+            page_.store(own->page.get(),
+                        std::memory_order_release);  // the inherited engine is leaked
             text = own->core.label();
             return true;
         } catch (const std::exception& error) {

@@ -5,7 +5,7 @@
 // engine from here.
 //
 // Other code (a value's item(), __index__, a key's __del__, a logging handler) may fork, and then returns in
-// the child to a caller that holds the parent's engine. So an engine from ready() is valid only until other
+// the child to a caller that holds the parent's engine. So a page from ready() is valid only until other
 // code runs; after that, Engine::inherited() tells whether it still is.
 #pragma once
 
@@ -17,8 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/key_set_cache.hpp"
-#include "core/recorder.hpp"
+#include "bindings/engine.hpp"
 
 namespace fastlog::bindings {
 
@@ -26,18 +25,6 @@ namespace py = pybind11;
 
 /// What log() does with a value that record() rejects, by the option `on_bad_value`.
 enum class OnBadValue : std::uint8_t { warn, drop, raise };
-
-/// What one process records through: a recorder, and the cache of ids from its key table. They form one
-/// object so that an id is never used with another recorder's table.
-struct Engine {
-    explicit Engine(RecorderOptions options) : core(std::move(options)) {}
-    /// True in a child of the process that opened it: only the attention bits and the options may be used.
-    bool inherited() noexcept { return (core.attention().bits() & AttentionBits::kForked) != 0; }
-
-    KeySetCache key_sets;
-    std::atomic<std::uint64_t> left_out{0};  // values that log() has left out
-    Recorder core;                           // last: its thread starts here
-};
 
 class RecorderHandle {
   public:
@@ -48,22 +35,35 @@ class RecorderHandle {
     ~RecorderHandle();
     RecorderHandle(const RecorderHandle&) = delete;
     RecorderHandle& operator=(const RecorderHandle&) = delete;
+    /// On the page of its first engine.
+    static void* operator new(std::size_t) {
+        static_assert(sizeof(RecorderHandle) <= Page::kHandleBytes);
+        auto page = std::make_shared<Page>();
+        Page& own = *page;
+        own.self = std::move(page);
+        return own.handle;
+    }
+    static void operator delete(void* handle) noexcept {
+        const std::shared_ptr<Page> last = std::move(Page::around(handle).self);
+    }
 
-    /// The engine of this process. Null with a Python error set if it is closed, and without one if a forked
-    /// child cannot open its own now; see unready(). GIL held.
-    Engine* ready(bool for_recording) noexcept {
-        Engine* engine = engine_.load(std::memory_order_acquire);
-        if (engine->core.attention().bits() == 0) [[likely]]
-            return engine;
+    /// The page of this process's engine. GIL held.
+    Page& page() noexcept { return *page_.load(std::memory_order_acquire); }
+    /// The same once it can be recorded through. Null with a Python error set if it is closed, and without one if a
+    /// forked child cannot open its own now; see unready().
+    Page* ready(bool for_recording) noexcept {
+        Page& own = page();
+        if (own.attention.bits() == 0) [[likely]]
+            return &own;
         return attend(for_recording);
     }
     /// Whether ready() has work to do first.
-    bool needs_attention() noexcept { return current().core.attention().bits() != 0; }
-    /// The engine of this process, without any other work; null where it is closed, or a forked child has none.
-    Engine* ready_now() noexcept {
-        Engine& engine = current();
-        const std::uint32_t bits = engine.core.attention().bits();
-        return (bits & (AttentionBits::kForked | AttentionBits::kClosed)) == 0 ? &engine : nullptr;
+    bool needs_attention() noexcept { return page().attention.bits() != 0; }
+    /// As ready(), without any other work; null where it is closed, or a forked child has none.
+    Page* ready_now() noexcept {
+        Page& own = page();
+        const std::uint32_t bits = own.attention.bits();
+        return (bits & (AttentionBits::kForked | AttentionBits::kClosed)) == 0 ? &own : nullptr;
     }
     /// The result of a call without an engine: -1 with the error set, or 0 for a record that is dropped and
     /// counted.
@@ -131,10 +131,10 @@ class RecorderHandle {
     static std::int64_t after(std::int64_t step) noexcept {
         return step == INT64_MAX ? step : step + 1;
     }
-    Engine& current() noexcept { return *engine_.load(std::memory_order_acquire); }
-    Engine* attend(bool for_recording) noexcept;
+    Engine& current() noexcept { return *page().engine; }
+    Page* attend(bool for_recording) noexcept;
     void attend_to_show();
-    static void set_unopened_error() noexcept;
+    [[gnu::cold]] static void set_unopened_error() noexcept;
     bool reopen_in_child() noexcept;
     bool close_inherited() noexcept;
     bool open_child_engine(Engine& inherited, std::string& why) noexcept;
@@ -144,7 +144,7 @@ class RecorderHandle {
     void call_hook(const char* kind, const std::string& text) noexcept;
     void call_hook(const char* kind, PyObject* text, PyObject* name) noexcept;
 
-    std::atomic<Engine*> engine_;
+    std::atomic<Page*> page_;
     std::atomic<std::int64_t> last_step_{-1};
     const OnBadValue on_bad_value_;
     py::object hook_;

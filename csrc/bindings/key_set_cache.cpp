@@ -75,7 +75,9 @@ void KeySetCache::replace(Slot& slot, const Entry& entry) noexcept {
         old = std::exchange(slot.entry, entry);
     }
     held_bytes_.fetch_sub(old.bytes, std::memory_order_relaxed);
-    if (old.names != nullptr) python_call([&] { Py_DECREF(old.names); });
+    if (old.names == nullptr) return;
+    near_.forget(old.names);
+    python_call([&] { Py_DECREF(old.names); });
 }
 
 std::size_t KeySetCache::slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept {
@@ -145,7 +147,7 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
                          KeySet& out) noexcept {
     std::vector<PyObject*> storage;
     bool ok = true;
-    out = {};
+    out = KeySet::none();
     try {
         std::vector<std::string_view> texts;
         texts.reserve(static_cast<std::size_t>(count));

@@ -25,30 +25,62 @@
 
 namespace fastlog::bindings {
 
-/// What a call needs to know about its keys; copied out of the cache.
+/// What a call needs to know about its keys; copied out of the cache. Without defaults: a call would read them
+/// from memory, to write what was found over them.
 struct KeySet {
-    std::uint32_t id = KeyTable::kNone;  // kNone: write the keys into the record
-    std::int32_t epoch = -1;             // index of "epoch", or -1
-    std::int32_t step = -1;              // index of "step", or -1: never part of the set itself
+    std::uint32_t id;    // KeyTable::kNone: write the keys into the record
+    std::int32_t epoch;  // index of "epoch", or -1
+    std::int32_t step;   // index of "step", or -1: never part of the set itself
+
+    static constexpr KeySet none() noexcept { return {KeyTable::kNone, -1, -1}; }
+};
+
+/// The ids of names tuples and of single names by their address, where every call looks: copies of what the
+/// cache holds, and keeps alive. Without a GIL it stays empty.
+class NearNames {
+  public:
+    bool find(const PyObject* names, KeySet& out) const noexcept {
+        const Known& known = known_[place_of(names)];
+        if (known.names != names) [[unlikely]]
+            return false;
+        out = known.set;
+        return true;
+    }
+    void note(const PyObject* names, const KeySet& set) noexcept {
+#ifndef Py_GIL_DISABLED
+        known_[place_of(names)] = {names, set};
+#endif
+    }
+    void forget(const PyObject* names) noexcept {
+        Known& known = known_[place_of(names)];
+        if (known.names == names) known.names = nullptr;
+    }
+
+  private:
+    static constexpr int kBits = 6;
+    struct Known {
+        const PyObject* names = nullptr;
+        KeySet set = KeySet::none();
+    };
+    static std::size_t place_of(const PyObject* names) noexcept {
+        const auto bits = reinterpret_cast<std::uintptr_t>(names);
+        return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> (64 - kBits));
+    }
+
+    Known known_[std::size_t{1} << kBits];
 };
 
 class KeySetCache {
   public:
-    KeySetCache() = default;
+    explicit KeySetCache(NearNames& near) noexcept : near_(near) {}
     ~KeySetCache();
     KeySetCache(const KeySetCache&) = delete;
     KeySetCache& operator=(const KeySetCache&) = delete;
 
     /// The key set of a call site's names tuple. False with a Python error set.
     bool resolve(KeyTable& table, PyObject* names, KeySet& out) noexcept {
-        {
-            Slot& slot = by_names_[slot_of(names)];
-            const SlotLock lock(slot);
-            if (slot.entry.names == names) [[likely]] {
-                out = slot.entry.set;
-                return true;
-            }
-        }
+        if (look_up(by_names_, names, out)) [[likely]]
+            return true;
         return resolve_keys(table, names, &PyTuple_GET_ITEM(names, 0), PyTuple_GET_SIZE(names),
                             out);
     }
@@ -60,13 +92,10 @@ class KeySetCache {
 
     /// The id of a single name (a timer's), cached by its address.
     bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept {
-        {
-            Slot& slot = by_name_[slot_of(name)];
-            const SlotLock lock(slot);
-            if (slot.entry.names == name) [[likely]] {
-                out = slot.entry.set.id;
-                return true;
-            }
+        KeySet set;
+        if (look_up(by_name_, name, set)) [[likely]] {
+            out = set.id;
+            return true;
         }
         return find_name(table, name, out);
     }
@@ -81,7 +110,7 @@ class KeySetCache {
 
     struct Entry {
         PyObject* names = nullptr;  // owned: a tuple of keys, or a name
-        KeySet set{};
+        KeySet set = KeySet::none();
         std::uint32_t bytes = 0;  // approximate size of the keys
         std::int32_t names_left = kNamesPerSet;
     };
@@ -113,6 +142,14 @@ class KeySetCache {
         const auto bits = reinterpret_cast<std::uintptr_t>(address);
         return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 55);
     }
+    bool look_up(Table& table, PyObject* names, KeySet& out) noexcept {
+        Slot& slot = table[slot_of(names)];
+        const SlotLock lock(slot);
+        if (slot.entry.names != names) return false;
+        out = slot.entry.set;
+        near_.note(names, out);
+        return true;
+    }
     static std::size_t slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept;
     /// Whether these keys are known. `keep_tuple`: the `tuple` that they came in is not, and should be added.
     bool find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count, bool tuple,
@@ -124,6 +161,7 @@ class KeySetCache {
     void replace(Slot& slot, const Entry& entry) noexcept;
     void put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept;
 
+    NearNames& near_;
     Table by_names_{};
     Table by_keys_{};
     Table by_name_{};

@@ -32,6 +32,9 @@
 #define PyInit__core init_in_main_interpreter
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.doc() = "The native core of foundry_fastlog: ring, flush thread and hot calls.";
+    fastlog::hot_line.float_type = &PyFloat_Type;
+    fastlog::hot_line.int_type = &PyLong_Type;
+    fastlog::hot_line.true_object = Py_True;
     fastlog::bindings::bind_recorder(module);
     fastlog::bindings::bind_recovery(module);
     fastlog::bindings::bind_reader(module);

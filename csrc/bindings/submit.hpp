@@ -21,16 +21,16 @@ int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Strea
 /// the time of the call, `thread` what the record names, 0 for the calling one. 1: accepted; 0: dropped; -1:
 /// closed, with the Python error set. With `is_sampled`, the caller times the call to its end if that is set.
 template <class Write>
-[[gnu::hot]] inline int submit_counted(Recorder& core, CallKind call, RecordKind kind,
-                                       Stream stream, std::uint64_t ticks, std::size_t length,
-                                       Write&& write, std::uint16_t flags = 0,
-                                       std::uint32_t thread = 0,
-                                       bool* is_sampled = nullptr) noexcept {
-    ThreadSlot& slot = core.slot();
+[[gnu::always_inline]] inline int submit_counted(HotPage& page, CallKind call, RecordKind kind,
+                                                 Stream stream, std::uint64_t ticks,
+                                                 std::size_t length, Write&& write,
+                                                 std::uint16_t flags = 0, std::uint32_t thread = 0,
+                                                 bool* is_sampled = nullptr) noexcept {
+    ThreadSlot& slot = page.slot();
     bool sample = slot.count_call(call);
     for (;;) {
-        const auto result = core.submit(kind, stream, ticks, thread != 0 ? thread : slot.thread(),
-                                        length, write, flags);
+        const auto result = Recorder::submit(
+            page, kind, stream, ticks, thread != 0 ? thread : slot.thread(), length, write, flags);
         if (result == Recorder::Submit::accepted) [[likely]] {
             ThreadSlot::add(slot.accepted, 1);
             if (sample) [[unlikely]] {
@@ -43,19 +43,19 @@ template <class Write>
             }
             return 1;
         }
-        const int next = submit_refused(core, result, call, stream, length);
+        const int next = submit_refused(*page.core, result, call, stream, length);
         if (next != 2) return next;
         sample = false;  // the wait is counted separately
     }
 }
 
 /// The same, copying the payload.
-inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
+inline int submit_counted(HotPage& page, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, const void* payload, std::size_t length,
                           std::uint16_t flags = 0, std::uint32_t thread = 0,
                           bool* is_sampled = nullptr) noexcept {
     return submit_counted(
-        core, call, kind, stream, ticks, length,
+        page, call, kind, stream, ticks, length,
         [&](std::byte* at) { std::memcpy(at, payload, length); }, flags, thread, is_sampled);
 }
 

@@ -51,11 +51,12 @@ bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block
     void* stream = nullptr;
     if (!ask_stream(which, block, stream)) return false;
     if (!block.wanted) return true;
-    Engine* engine = handle.ready(false);  // queried again: Python code has run
-    if (engine == nullptr) {
+    Page* page = handle.ready(false);  // queried again: Python code has run
+    if (page == nullptr) {
         block.missing = missing_bits(MissingReason::lost);
         return !PyErr_Occurred();
     }
+    Engine* const engine = page->engine;
     DevicePool& pool = DevicePool::instance();
     try {
         const GilReleased unlocked;  // the driver may wait: see send_groups()

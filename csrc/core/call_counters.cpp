@@ -49,11 +49,7 @@ HeldSlots& HeldSlots::local() {
 
 }  // namespace
 
-constinit thread_local std::uint64_t CallerTime::begin_ = 0;
-constinit thread_local std::uint64_t CallerTime::elsewhere_ = 0;
 std::atomic<std::uint64_t> CallerTime::ticks_{0};
-thread_local std::uint64_t CallCounters::cached_owner = 0;
-thread_local ThreadSlot* CallCounters::cached_slot = nullptr;
 
 std::uint32_t current_thread_id() noexcept {
 #if defined(__linux__)
@@ -87,15 +83,21 @@ double CallTotals::estimated_ticks() const noexcept {
     return ticks;
 }
 
-CallCounters::CallCounters()
+CallCounters::CallCounters(std::shared_ptr<ThreadSlot> near, std::size_t count)
     : id_(next_id.fetch_add(1, std::memory_order_relaxed)),
+      near_(std::move(near)),
+      near_count_(count),
       shared_(std::make_unique<ThreadSlot>()) {}
+
+CallCounters::~CallCounters() {
+    for (const auto& slot : slots_) slot->orphaned.store(true);
+}
 
 ThreadSlot& CallCounters::find_or_add() noexcept {
     try {
-        cached_slot = own_slot();
-        cached_owner = id_;
-        return *cached_slot;
+        this_thread().slot = own_slot();
+        this_thread().slot_owner = id_;
+        return *this_thread().slot;
     } catch (const std::bad_alloc&) {
         shared_->thread_id.store(current_thread_id(), std::memory_order_relaxed);
         return *shared_;
@@ -107,8 +109,7 @@ ThreadSlot* CallCounters::own_slot() {
     const auto found =
         std::find_if(held.begin(), held.end(), [&](auto& h) { return h.owner == id_; });
     if (found != held.end()) return found->slot.get();
-    // A slot that only this thread still refers to belongs to a destroyed recorder.
-    std::erase_if(held, [](const auto& h) { return h.slot.use_count() == 1; });
+    std::erase_if(held, [](const auto& h) { return h.slot->orphaned.load(); });
     held.reserve(held.size() + 1);  // nothing may fail once a slot is taken
     std::shared_ptr<ThreadSlot> slot;
     {
@@ -121,7 +122,9 @@ ThreadSlot* CallCounters::own_slot() {
             }
         }
         if (!slot) {
-            slot = std::make_shared<ThreadSlot>();
+            const std::size_t taken = slots_.size();
+            slot = taken < near_count_ ? std::shared_ptr<ThreadSlot>(near_, near_.get() + taken)
+                                       : std::make_shared<ThreadSlot>();
             slots_.push_back(slot);
         }
     }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "core/clock.hpp"
+#include "core/hot_line.hpp"
 
 namespace fastlog {
 
@@ -35,29 +37,27 @@ class CallerTime {
     /// Begins a span; 0 within another one of this thread.
     static std::uint64_t begin() noexcept {
         const std::uint64_t now = span_ticks();
-        if (begin_ != 0 && now - begin_ < kLongest) return 0;
-        begin_ = now;
-        elsewhere_ = 0;
+        if (is_open() && now - this_thread().span_begin < kLongest) return 0;
+        this_thread().span_begin = now;
+        this_thread().span_elsewhere = 0;
         return now;
     }
     static void end(std::uint64_t begin) noexcept {
-        if (begin == 0 || begin != begin_) return;
-        const std::uint64_t taken = span_ticks() - std::exchange(begin_, 0);
-        if (taken > elsewhere_) ticks_.fetch_add(taken - elsewhere_, std::memory_order_relaxed);
+        if (begin == 0 || begin != this_thread().span_begin) return;
+        const std::uint64_t taken = span_ticks() - std::exchange(this_thread().span_begin, 0);
+        const std::uint64_t elsewhere = this_thread().span_elsewhere;
+        if (taken > elsewhere) ticks_.fetch_add(taken - elsewhere, std::memory_order_relaxed);
     }
     /// Takes out of the span of this thread what is counted elsewhere.
-    static void take_out(std::uint64_t ticks) noexcept { elsewhere_ += ticks; }
+    static void take_out(std::uint64_t ticks) noexcept { this_thread().span_elsewhere += ticks; }
     /// Whether this thread is within a span, which counts the native calls in it, too.
-    static bool is_open() noexcept { return begin_ != 0; }
+    static bool is_open() noexcept { return this_thread().span_begin != 0; }
     static std::uint64_t ticks() noexcept { return ticks_.load(std::memory_order_relaxed); }
 
   private:
     /// About ten seconds. Ctrl-C may have come before what ends a span was set up.
     static constexpr std::uint64_t kLongest = std::uint64_t{1} << 35;
 
-    [[gnu::tls_model(
-        "initial-exec")]] static constinit thread_local std::uint64_t begin_;  // 0: none
-    [[gnu::tls_model("initial-exec")]] static constinit thread_local std::uint64_t elsewhere_;
     static std::atomic<std::uint64_t> ticks_;
 };
 
@@ -67,6 +67,7 @@ struct alignas(64) ThreadSlot {
     std::atomic<std::uint64_t> accepted{0};
     std::atomic<std::uint32_t> thread_id{0};  // relaxed: id of the thread that holds the slot
     std::atomic<bool> in_use{true};
+    std::atomic<bool> orphaned{false};  // its recorder is destroyed
     struct PerKind {
         std::atomic<std::uint64_t> covered{0};  // of the calls, by a span of CallerTime
         std::atomic<std::uint64_t> samples{0};
@@ -85,11 +86,12 @@ struct alignas(64) ThreadSlot {
 
     std::uint32_t thread() const noexcept { return thread_id.load(std::memory_order_relaxed); }
     /// Adds to a counter that only this thread writes.
-    static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
+    [[gnu::always_inline]] static void add(std::atomic<std::uint64_t>& counter,
+                                           std::uint64_t n) noexcept {
         counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
     }
     /// Counts a call; true if this one should be timed.
-    bool count_call(CallKind kind) noexcept {
+    [[gnu::always_inline]] bool count_call(CallKind kind) noexcept {
         const auto k = static_cast<std::size_t>(kind);
         const std::uint64_t n = calls[k].load(std::memory_order_relaxed);
         calls[k].store(n + 1, std::memory_order_relaxed);
@@ -134,31 +136,32 @@ struct CallTotals {
 
 class CallCounters {
   public:
-    CallCounters();
+    CallCounters() : CallCounters(nullptr, 0) {}
+    /// The first threads get the `count` slots of `near`, which they keep alive.
+    CallCounters(std::shared_ptr<ThreadSlot> near, std::size_t count);
+    ~CallCounters();
     CallCounters(const CallCounters&) = delete;
     CallCounters& operator=(const CallCounters&) = delete;
 
     /// This thread's slot: one comparison with a thread-local on the hot path.
-    ThreadSlot& local() noexcept {
-        if (cached_owner == id_) [[likely]]
-            return *cached_slot;
+    [[gnu::always_inline]] ThreadSlot& local() noexcept {
+        if (this_thread().slot_owner == id_) [[likely]]
+            return *this_thread().slot;
         return find_or_add();
     }
 
+    std::uint64_t id() const noexcept { return id_; }
+    [[gnu::cold]] ThreadSlot& find_or_add() noexcept;
     CallTotals totals() const;
 
   private:
-    ThreadSlot& find_or_add() noexcept;
     ThreadSlot* own_slot();
 
-    // initial-exec: one load instead of a call; 32 bytes of the static TLS reserve, with CallerTime's (the
-    // bindings take 24 more).
-    [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t cached_owner;
-    [[gnu::tls_model("initial-exec")]] static thread_local ThreadSlot* cached_slot;
-
-    const std::uint64_t id_;  // first; never reused in this process, inherited by a forked child
+    const std::uint64_t id_;  // never reused in this process, inherited by a forked child
     mutable std::mutex mutex_;
     std::vector<std::shared_ptr<ThreadSlot>> slots_;  // guarded by mutex_
+    const std::shared_ptr<ThreadSlot> near_;
+    const std::size_t near_count_;
     // For threads without memory for one; elsewhere, or its alignment would keep the id from a shared line.
     const std::unique_ptr<ThreadSlot> shared_;
 };

@@ -3,11 +3,18 @@
 #include <cmath>
 
 namespace fastlog {
-namespace detail {
+namespace {
 
-const bool use_tsc = tsc_is_reliable();
+const bool asked_for_tsc = (hot_line.use_tsc = detail::tsc_is_reliable());
 
-}  // namespace detail
+}  // namespace
+
+std::uint64_t detail::wall_ticks() noexcept {
+    return static_cast<std::uint64_t>(clock_ns(CLOCK_REALTIME));
+}
+std::uint64_t detail::monotonic_ticks() noexcept {
+    return static_cast<std::uint64_t>(monotonic_ns());
+}
 
 TickConverter::Anchor TickConverter::take() noexcept {
     // The tightest of a few tries: an interruption between the readings would distort the mapping, by
@@ -29,7 +36,7 @@ TickConverter::Anchor TickConverter::take() noexcept {
 }
 
 TickConverter::TickConverter() noexcept : first_(take()), before_(first_), last_(first_) {
-    if (detail::use_tsc) {
+    if (hot_line.use_tsc) {
         // A first rate after 200 us; each refresh() has a longer baseline and a better rate.
         while (monotonic_ns() - first_.mono_ns < 200'000) {
         }

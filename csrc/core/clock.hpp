@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "core/hot_line.hpp"
+
 #if defined(__x86_64__) && defined(__linux__)
 #include <x86intrin.h>
 #define FASTLOG_HAS_TSC 1
@@ -22,7 +24,6 @@ namespace fastlog {
 
 namespace detail {
 bool tsc_is_reliable() noexcept;  // asks the processor and the kernel, once
-extern const bool use_tsc;
 }  // namespace detail
 
 inline std::int64_t clock_ns(clockid_t id) noexcept {
@@ -33,28 +34,35 @@ inline std::int64_t clock_ns(clockid_t id) noexcept {
 
 inline std::int64_t monotonic_ns() noexcept { return clock_ns(CLOCK_MONOTONIC); }
 
+namespace detail {
+/// Ticks without the counter.
+[[gnu::cold]] std::uint64_t wall_ticks() noexcept;
+[[gnu::cold]] std::uint64_t monotonic_ticks() noexcept;
+}  // namespace detail
+
 /// The current ticks. Comparable within one process only.
-inline std::uint64_t now_ticks() noexcept {
+inline std::uint64_t now_ticks(const HotLine& facts = hot_line) noexcept {
 #if FASTLOG_HAS_TSC
-    if (detail::use_tsc) [[likely]]
+    if (facts.use_tsc) [[likely]]
         return __rdtsc();
 #endif
-    return static_cast<std::uint64_t>(clock_ns(CLOCK_REALTIME));
+    static_cast<void>(facts);
+    return detail::wall_ticks();
 }
 
 /// Ticks for measuring a span: the same counter, or CLOCK_MONOTONIC if ticks are wall time.
 inline std::uint64_t span_ticks() noexcept {
 #if FASTLOG_HAS_TSC
-    if (detail::use_tsc) [[likely]]
+    if (hot_line.use_tsc) [[likely]]
         return __rdtsc();
 #endif
-    return static_cast<std::uint64_t>(monotonic_ns());
+    return detail::monotonic_ticks();
 }
 
 /// The ticks of the moment whose span_ticks() have just been taken.
 inline std::uint64_t ticks_at(std::uint64_t span) noexcept {
 #if FASTLOG_HAS_TSC
-    if (detail::use_tsc) [[likely]]
+    if (hot_line.use_tsc) [[likely]]
         return span;
 #endif
     return now_ticks();
@@ -95,7 +103,7 @@ class TickConverter {
     Anchor before_;  // wall times are interpolated between the last two anchors
     Anchor last_;
     double ns_per_tick_ = 1.0;
-    bool tsc_ = detail::use_tsc;
+    bool tsc_ = hot_line.use_tsc;
     bool fixed_ = false;
 };
 

@@ -30,23 +30,37 @@ namespace fastlog {
 
 inline constexpr std::size_t kCacheLine = 64;
 
-/// The ring's shared words, each on its own cache line.
+/// The ring's shared words: the producers' and the consumer's each on a cache line of their own.
 template <template <class> class Atomic>
 struct BasicRingControl {
     alignas(kCacheLine) Atomic<std::uint64_t> tail;
+    Atomic<std::uint64_t> head_cache;
     alignas(kCacheLine) Atomic<std::uint64_t> head;
-    alignas(kCacheLine) Atomic<std::uint64_t> head_cache;
+    alignas(kCacheLine) std::byte reserved[kCacheLine];  // files have what follows behind it
 };
 
-/// The checksum of a record at `position`: its header without stamp and crc, its payload, and the position,
-/// so that neither a damaged nor a displaced record passes.
-inline std::uint32_t record_crc(const RecordHeader& header, const std::byte* payload,
-                                std::uint64_t position) noexcept {
-    std::uint64_t words[2] = {position, header.length};
-    std::uint32_t crc = crc32c(0, words, sizeof words);
-    crc = crc32c(crc, &header.ticks, sizeof(RecordHeader) - offsetof(RecordHeader, ticks));
-    if (header.kind == RecordKind::pad) return crc;  // the contents of padding do not matter
-    return crc32c(crc, payload, header.length);
+/// The checksum of a record at `position` and its `payload` bytes behind it: its header without stamp and crc, its
+/// payload, and the position, so that neither a damaged nor a displaced record passes.
+inline std::uint32_t record_crc(const RecordHeader* record, std::uint64_t position,
+                                std::size_t payload, bool by_processor) noexcept {
+    constexpr std::size_t kSummed = offsetof(RecordHeader, ticks);
+    const std::uint64_t length = record->length;
+    const auto* at = reinterpret_cast<const std::byte*>(record) + kSummed;
+    std::size_t size = sizeof(RecordHeader) - kSummed + payload;
+    if (by_processor) [[likely]] {
+        constexpr std::uint64_t kStart = 0xFFFFFFFF;
+        std::uint64_t state = crc32c_step(crc32c_step(kStart, position), length);
+        state = crc32c_words(state, at, size);
+        const auto crc = ~static_cast<std::uint32_t>(state);
+        return size == 0 ? crc : crc32c(crc, at, size);
+    }
+    const std::uint64_t words[2] = {position, length};
+    return crc32c(crc32c(0, words, sizeof words), at, size);
+}
+/// The same of a complete record. What is in padding does not matter.
+inline std::uint32_t record_crc(const RecordHeader* record, std::uint64_t position) noexcept {
+    return record_crc(record, position, record->kind == RecordKind::pad ? 0 : record->length,
+                      hot_line.has_crc32c);
 }
 
 enum class ClaimStatus : std::uint8_t { claimed, full, closed, too_large };
@@ -66,6 +80,8 @@ class BasicMpscRing {
         std::byte* at;           // its address in memory
     };
 
+    /// Of no use until another one is assigned.
+    BasicMpscRing() = default;
     /// Uses `capacity` bytes (a power of two, at least 1 KiB) at `data`, both 64-byte aligned. `salt` makes
     /// this ring's stamps unique. With `checksums`, every record carries a CRC, for readers of a ring file.
     BasicMpscRing(Control* control, std::byte* data, std::size_t capacity, std::uint64_t salt,
@@ -74,7 +90,9 @@ class BasicMpscRing {
           data_(data),
           capacity_(capacity),
           salt_(salt | 1),
-          checksums_(checksums) {
+          checksums_(!checksums            ? Checksums::none
+                     : hot_line.has_crc32c ? Checksums::by_processor
+                                           : Checksums::by_program) {
         assert(capacity >= 1024 && (capacity & (capacity - 1)) == 0);
     }
 
@@ -82,7 +100,7 @@ class BasicMpscRing {
 
     /// Claims room for a record with `payload` bytes. After `claimed`, the caller fills the record with
     /// fill_header() and its payload and must call commit(): nothing after it is read before.
-    ClaimStatus try_claim(std::size_t payload, Claim& out) noexcept {
+    [[gnu::always_inline]] ClaimStatus try_claim(std::size_t payload, Claim& out) noexcept {
         if (payload > max_payload()) return ClaimStatus::too_large;
         const std::uint64_t size = record_size(payload);
         std::uint64_t tail = control_->tail.load(std::memory_order_relaxed);
@@ -90,7 +108,8 @@ class BasicMpscRing {
             if (tail & kClosedBit) return ClaimStatus::closed;
             const std::uint64_t to_end = capacity_ - (tail & (capacity_ - 1));
             const std::uint64_t need = size <= to_end ? size : to_end + size;
-            if (!has_room(tail + need, control_->head_cache.load(std::memory_order_acquire))) {
+            if (!has_room(tail + need, control_->head_cache.load(std::memory_order_acquire)))
+                [[unlikely]] {
                 const std::uint64_t head = control_->head.load(std::memory_order_acquire);
                 control_->head_cache.store(head, std::memory_order_release);
                 if (!has_room(tail + need, head)) {
@@ -102,10 +121,10 @@ class BasicMpscRing {
                 }
             }
             if (!control_->tail.compare_exchange_weak(tail, tail + need, std::memory_order_relaxed,
-                                                      std::memory_order_relaxed)) {
+                                                      std::memory_order_relaxed)) [[unlikely]] {
                 continue;
             }
-            if (need != size) {
+            if (need != size) [[unlikely]] {
                 write_pad(tail, to_end);
                 tail += to_end;
             }
@@ -134,13 +153,19 @@ class BasicMpscRing {
         return claim.at + sizeof(RecordHeader);
     }
 
-    /// Publishes a filled record to the consumer.
-    void commit(const Claim& claim) noexcept {
-        if (checksums_) {
+    /// Publishes a filled record with `payload` bytes, for padding 0, to the consumer.
+    void commit(const Claim& claim, std::size_t payload) noexcept {
+        if (checksums_ != Checksums::none) [[likely]] {
             auto* header = reinterpret_cast<RecordHeader*>(claim.at);
-            header->crc = record_crc(*header, payload_of(claim), claim.position);
+            header->crc =
+                record_crc(header, claim.position, payload, checksums_ == Checksums::by_processor);
         }
         stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_release);
+    }
+
+    void commit(const Claim& claim) noexcept {
+        const auto* header = reinterpret_cast<const RecordHeader*>(claim.at);
+        commit(claim, header->kind == RecordKind::pad ? 0 : header->length);
     }
 
     /// Bytes between `position` and the head as last known to the producers: an upper bound.
@@ -212,6 +237,8 @@ class BasicMpscRing {
     }
 
   private:
+    enum class Checksums : std::uint8_t { none, by_program, by_processor };
+
     bool has_room(std::uint64_t end, std::uint64_t head) const noexcept {
         return static_cast<std::int64_t>(end - head) <= static_cast<std::int64_t>(capacity_);
     }
@@ -227,7 +254,7 @@ class BasicMpscRing {
 
     static Stamp* stamp_at(std::byte* place) noexcept { return reinterpret_cast<Stamp*>(place); }
 
-    void write_pad(std::uint64_t position, std::uint64_t size) noexcept {
+    [[gnu::noinline]] void write_pad(std::uint64_t position, std::uint64_t size) noexcept {
         const Claim claim{position, at(position)};
         fill_header(claim, static_cast<std::uint32_t>(size - sizeof(RecordHeader)), 0, 0,
                     RecordKind::pad, Stream::metrics);
@@ -235,11 +262,11 @@ class BasicMpscRing {
     }
 
     // Written once at construction, then read-only for all threads.
-    Control* control_;
-    std::byte* data_;
-    std::uint64_t capacity_;
-    std::uint64_t salt_;
-    bool checksums_;
+    Control* control_ = nullptr;
+    std::byte* data_ = nullptr;
+    std::uint64_t capacity_ = 0;
+    std::uint64_t salt_ = 0;
+    Checksums checksums_ = Checksums::none;
 };
 
 using RingControl = BasicRingControl<std::atomic>;

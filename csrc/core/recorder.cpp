@@ -30,19 +30,33 @@ RingSpec Recorder::ring_spec(const RecorderOptions& options, StreamFiles& sink, 
     return spec;
 }
 
-Recorder::Recorder(RecorderOptions options)
+namespace {
+
+MpscRing ring_in(const RingMemory& memory) noexcept {
+    return {memory.control(), memory.data(), memory.ring_bytes(), memory.salt(), memory.mapped()};
+}
+
+}  // namespace
+
+ThreadSlot& HotPage::find_slot() noexcept { return core->counters().find_or_add(); }
+
+Recorder::Recorder(RecorderOptions options, std::shared_ptr<HotPage> page)
     : options_(std::move(options)),
       sink_(options_.sink),
       memory_(ring_spec(options_, sink_, claim_error_), ring_error_),
       label_(sink_.label()),
-      ring_(memory_.control(), memory_.data(), memory_.ring_bytes(), memory_.salt(),
-            memory_.mapped()),
+      page_(std::move(page)),
+      ring_(page_->ring = ring_in(memory_)),
+      attention_(page_->attention),
+      slots_(std::shared_ptr<ThreadSlot>(page_, page_->slots), HotPage::kNearSlots),
       keys_(memory_.key_table(), memory_.key_table_bytes()),
       flush_thread_(*this, ring_, memory_, sink_,
                     FlushThread::Options{options_.flush_interval_ns, options_.fsync,
                                          options_.fsync_interval_ns, options_.device_timeout_ns,
                                          options_.watch_nonfinite},
                     attention_) {
+    page_->counters_id = slots_.id();
+    page_->core = this;
     if (!claim_error_) {
         claim_error_ = sink_.keep_notes(&memory_);
     } else {

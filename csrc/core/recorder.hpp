@@ -18,6 +18,7 @@
 #include "core/collector.hpp"
 #include "core/flush_thread.hpp"
 #include "core/fork_watch.hpp"
+#include "core/hot_page.hpp"
 #include "core/key_table.hpp"
 #include "core/mpsc_ring.hpp"
 #include "core/ring_memory.hpp"
@@ -70,14 +71,17 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     /// Opens the ring and starts the flush thread. A directory that cannot be written is not an error here:
     /// it is reported, counted and retried. Throws std::system_error without memory or thread, or
     /// std::bad_alloc; then the files that it had created are removed again.
-    explicit Recorder(RecorderOptions options);
+    explicit Recorder(RecorderOptions options,
+                      std::shared_ptr<HotPage> page = std::make_shared<HotPage>());
     /// Only after close() returned true. A recorder whose thread hangs must be leaked.
     ~Recorder();
     Recorder(const Recorder&) = delete;
     Recorder& operator=(const Recorder&) = delete;
 
+    HotPage& page() noexcept { return *page_; }
     AttentionBits& attention() noexcept { return attention_; }
-    ThreadSlot& slot() noexcept { return slots_.local(); }
+    ThreadSlot& slot() noexcept { return page_->slot(); }
+    CallCounters& counters() noexcept { return slots_; }
     KeyTable& keys() noexcept { return keys_; }
     const RecorderOptions& options() const noexcept { return options_; }
     /// The writer's label, if the constructor could claim it.
@@ -85,29 +89,31 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     std::size_t max_payload() const noexcept { return ring_.max_payload(); }
     double ns_per_tick() const noexcept { return flush_thread_.ns_per_tick(); }
 
-    /// Tries once to put a record into the ring; `write(std::byte*)` fills its `length` bytes of payload in
-    /// place, and must neither fail nor run other code. Wait-free except for competition between producers.
+    /// Tries once to put a record into the ring of `page`; `write(std::byte*)` fills its `length` bytes of payload
+    /// in place, and must neither fail nor run other code. Wait-free except for competition between producers.
     template <class Write>
-    Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
-                  std::size_t length, Write&& write, std::uint16_t flags = 0) noexcept {
+    [[gnu::always_inline]] static Submit submit(HotPage& page, RecordKind kind, Stream stream,
+                                                std::uint64_t ticks, std::uint32_t thread_id,
+                                                std::size_t length, Write&& write,
+                                                std::uint16_t flags = 0) noexcept {
         MpscRing::Claim claim;
-        const ClaimStatus status = ring_.try_claim(length, claim);
+        const ClaimStatus status = page.ring.try_claim(length, claim);
         if (status != ClaimStatus::claimed) [[unlikely]]
             return refused(status);
         MpscRing::fill_header(claim, static_cast<std::uint32_t>(length), ticks, thread_id, kind,
                               stream, flags);
         write(MpscRing::payload_of(claim));
-        ring_.commit(claim);
+        page.ring.commit(claim, length);
         const std::uint64_t end = claim.position + record_size(length);
-        if (ring_.is_half_full(end)) [[unlikely]]
-            flush_thread_.wake_if_half_full(end);
+        if (page.ring.is_half_full(end)) [[unlikely]]
+            page.core->flush_thread_.wake_if_half_full(end);
         return Submit::accepted;
     }
 
-    /// The same, copying the payload.
+    /// The same for this recorder, copying the payload.
     Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
                   const void* payload, std::size_t length) noexcept {
-        return submit(kind, stream, ticks, thread_id, length,
+        return submit(*page_, kind, stream, ticks, thread_id, length,
                       [&](std::byte* at) { std::memcpy(at, payload, length); });
     }
 
@@ -188,7 +194,7 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     void notice_fork() noexcept override { attention_.set(AttentionBits::kForked); }
     void note_drops(Stream stream, std::uint64_t count) noexcept;
     void tell_drop(bool too_large);
-    static Submit refused(ClaimStatus status) noexcept;
+    [[gnu::cold]] static Submit refused(ClaimStatus status) noexcept;
     static RingSpec ring_spec(const RecorderOptions& options, StreamFiles& sink, SinkError& error);
     void tick() override;
     std::uint64_t take_drops(Stream stream) noexcept override;
@@ -204,10 +210,10 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     Undo file_undo_{*this,
                     [](Recorder& r) noexcept { r.memory_.remove_file(r.sink_.own_directory()); }};
     const std::string label_;
-    // What every call reads, on one cache line.
-    alignas(kCacheLine) MpscRing ring_;
-    AttentionBits attention_;
-    CallCounters slots_;  // its id comes first
+    const std::shared_ptr<HotPage> page_;
+    MpscRing& ring_;  // in the page, like the next
+    AttentionBits& attention_;
+    CallCounters slots_;
     KeyTable keys_;
     std::mutex marker_mutex_;  // held while counted drops are made into a marker
     std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // since the start

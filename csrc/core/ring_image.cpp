@@ -290,8 +290,7 @@ const RecordHeader* RingImage::record_at(std::uint64_t position) const noexcept 
     // Records do not overlap, so in a ring of ours they have no more bytes in total than the ring. A ring
     // crafted so that every position has to be checked is not trusted any further.
     if (mismatched_ > 2 * header_.ring_bytes) return nullptr;
-    const std::byte* payload = data + offset + sizeof(RecordHeader);
-    if (record->crc == record_crc(*record, payload, position)) return record;
+    if (record->crc == record_crc(record, position)) return record;
     mismatched_ += record_size(record->length);
     return nullptr;
 }

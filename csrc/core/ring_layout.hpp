@@ -1,7 +1,7 @@
 // The layout of a ring file, defined only here. Little-endian, offsets in bytes.
 //
 //        0  RingFileHeader: written once, before the file gets its name; never changed
-//     4096  control words: tail, head, head_cache (64 bytes each), commit epoch, drops
+//     4096  control words: tail and head_cache, head (64 bytes each, and 64 unused), commit epoch, drops
 //     4608  commit slot 0            (kSlotOffsets)
 //     5120  commit slot 1
 //     5632  home notes 0 and 1       (kHomeOffsets)

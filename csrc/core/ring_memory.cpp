@@ -265,7 +265,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
     RingFileHeader header{};
     std::memcpy(header.magic, kRingMagic, sizeof header.magic);
     header.version = kRingVersion;
-    header.flags = detail::use_tsc ? RingFileHeader::kTicksAreTsc : 0;
+    header.flags = hot_line.use_tsc ? RingFileHeader::kTicksAreTsc : 0;
     header.file_bytes = size_;
     header.key_table_bytes = key_table_bytes_;
     header.ring_bytes = ring_bytes_;

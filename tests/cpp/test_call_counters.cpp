@@ -1,10 +1,13 @@
 // Counters per thread: exact sums, one sample in 16, slots that go from ended threads to new ones.
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
 #include <vector>
 
 #include "core/call_counters.hpp"
+#include "core/hot_page.hpp"
 #include "test_support.hpp"
 
 using namespace fastlog;
@@ -129,6 +132,55 @@ TEST_SUITE("call counters") {
             while (arrived.load() < kThreads) ::sched_yield();  // all live now
         }).join();
         CHECK(std::set<ThreadSlot*>(seen, seen + kThreads).size() == kThreads);
+    }
+
+    TEST_CASE("should keep the near slots for threads that outlive the counters") {
+        std::weak_ptr<HotPage> first;
+        std::atomic<int> stage{0};
+        const auto recorder = [&](auto&& use) {
+            auto page = std::make_shared<HotPage>();
+            const auto near = std::shared_ptr<ThreadSlot>(page, page->slots);
+            CallCounters slots(near, HotPage::kNearSlots);
+            if (first.expired()) first = page;
+            use(slots, *page);
+        };
+        std::thread other;
+        recorder([&](CallCounters& slots, HotPage& page) {
+            CHECK(&slots.local() == &page.slots[0]);
+            other = std::thread([&] {
+                CHECK(&slots.local() == &page.slots[1]);
+                stage = 1;
+                while (stage != 2) ::sched_yield();
+                recorder([](CallCounters& next, HotPage&) { next.local(); });
+                stage = 3;
+                while (stage != 4) ::sched_yield();
+            });
+            while (stage != 1) ::sched_yield();
+            constexpr std::size_t kMore = 2 * HotPage::kNearSlots;
+            std::set<ThreadSlot*> seen;
+            std::mutex mutex;
+            std::atomic<std::size_t> arrived{0};
+            Threads(kMore, [&](std::size_t) {
+                ThreadSlot* const own = &slots.local();
+                ThreadSlot::add(own->accepted, 1);
+                {
+                    const std::lock_guard lock(mutex);
+                    seen.insert(own);
+                }
+                arrived.fetch_add(1);
+                while (arrived.load() < kMore) ::sched_yield();
+            }).join();
+            CHECK(seen.size() == kMore);
+            CHECK(slots.totals().accepted == kMore);
+        });
+        CHECK_FALSE(first.expired());  // both threads have a slot in it
+        stage = 2;
+        while (stage != 3) ::sched_yield();
+        CHECK_FALSE(first.expired());
+        recorder([](CallCounters& next, HotPage&) { next.local(); });
+        CHECK(first.expired());  // no thread waits for another one's end
+        stage = 4;
+        other.join();
     }
 
     TEST_CASE("should sum up exactly over threads that come and go, and never go backwards") {

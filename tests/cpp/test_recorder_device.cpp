@@ -35,8 +35,8 @@ struct Training {
         MetricsBuilder builder(n, keys);
         builder.integer(n).raw(value.tag, value.bits);
         const std::string payload = builder.payload();
-        const auto result = recorder.submit(
-            RecordKind::metrics, Stream::metrics, now_ticks(), 7, payload.size(),
+        const auto result = Recorder::submit(
+            recorder.page(), RecordKind::metrics, Stream::metrics, now_ticks(), 7, payload.size(),
             [&](std::byte* at) { std::memcpy(at, payload.data(), payload.size()); }, chain.flags());
         if (result == Recorder::Submit::accepted) {
             ++accepted;

@@ -147,3 +147,27 @@ def test_names_with_code_in_their_finalizer(recorder: Recorder) -> None:
     given = [{f"n{step}": step} for step in range(3_000)]
     assert [metrics for metrics in found if "died" not in metrics] == given
     assert {"died": 1} in found
+
+
+def test_call_sites_that_come_and_go(recorder: Recorder) -> None:
+    """The names of a call that is gone may lie where another one's did."""
+    given: list[dict[str, Any]] = []
+    for n in range(4_000):
+        metrics = {f"come{n % 700}": 1.0, f"go{n % 900}": 2.0}
+        keywords = ", ".join(f"{name}={value}" for name, value in metrics.items())
+        made: dict[str, Any] = {}
+        exec(f"def call(recorder): recorder.record(0, {keywords})", made)
+        for _ in range(2):
+            made["call"](recorder)
+            given.append(metrics)
+    assert metrics_of(recorder) == given
+
+
+def test_blocks_whose_names_come_and_go(recorder: Recorder) -> None:
+    """The same for the names of blocks, which are one object each."""
+    given = [f"block {n % 700}" for n in range(6_000)]
+    for name in given:
+        with recorder.timer("".join(name)):
+            pass
+    recorder.flush()
+    assert [line["name"] for line in lines(recorder.path, "performance")] == given
