@@ -96,8 +96,7 @@ class Sample {
             auto* record = as<RecordHeader>(offset_of(position));
             const std::size_t room = kFileBytes - offset_of(position) - sizeof(RecordHeader);
             if (record->length > room) continue;
-            record->crc = fastlog::record_crc(
-                *record, reinterpret_cast<const std::byte*>(record + 1), position);
+            record->crc = fastlog::record_crc(record, position);
         }
     }
 

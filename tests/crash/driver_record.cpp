@@ -186,9 +186,9 @@ class Worker {
             if (held != std::string::npos) stall();
         };
         for (;;) {
-            const auto result = recorder_.submit(kind, content.stream, fastlog::now_ticks(),
-                                                 recorder_.slot().thread_id, payload_.size(), write,
-                                                 flags_of(ticket_));
+            const auto result = Recorder::submit(recorder_.page(), kind, content.stream,
+                                                 fastlog::now_ticks(), recorder_.slot().thread(),
+                                                 payload_.size(), write, flags_of(ticket_));
             if (result == Recorder::Submit::accepted) return true;
             if (result == Recorder::Submit::full && recorder_.may_block() &&
                 recorder_.wait_for_room(payload_.size())) {
