@@ -8,7 +8,7 @@ constinit HotLine hot_line{};
 
 #if defined(__x86_64__) && defined(__linux__)
 namespace {
-const std::ptrdiff_t known =
+const std::ptrdiff_t asked_for_line =
     (hot_line.thread_line =
          reinterpret_cast<char*>(&thread_line) - static_cast<char*>(__builtin_thread_pointer()));
 }  // namespace
