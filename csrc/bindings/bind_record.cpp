@@ -114,23 +114,26 @@ struct Call {
                                                 std::int64_t step, std::uint32_t id,
                                                 PyObject* const* values,
                                                 std::size_t count) noexcept {
-    return submit_counted(page, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
-                          metrics_strings_offset(count), [&](std::byte* at) {
-                              const MetricsPayload head{step, id, static_cast<std::uint16_t>(count),
-                                                        0};
-                              std::memcpy(at, &head, sizeof head);
-                              static_assert(static_cast<unsigned>(ValueTag::real) == 3);
-                              constexpr std::uint64_t kEightReals = 0x0303030303030303;
-                              std::byte* slot = at + metrics_values_offset(count);
-                              std::memcpy(at + sizeof head, &kEightReals, sizeof kEightReals);
-                              if (count > sizeof kEightReals)
-                                  [[unlikely]]  // a call of memset() would be one line more
-                                  std::memset(at + sizeof head, 3, metrics_tags_size(count));
-                              for (std::size_t i = 0; i < count; ++i, slot += sizeof(double)) {
-                                  const double real = PyFloat_AS_DOUBLE(values[i]);
-                                  std::memcpy(slot, &real, sizeof real);
-                              }
-                          });
+    return submit_counted(
+        page, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
+        metrics_strings_offset(count), [&](std::byte* at) {
+            const MetricsPayload head{step, id, static_cast<std::uint16_t>(count), 0};
+            std::memcpy(at, &head, sizeof head);
+            static_assert(static_cast<unsigned>(ValueTag::real) == 3);
+            constexpr std::uint64_t kEightReals = 0x0303030303030303;
+            std::byte* slot = at + metrics_values_offset(count);
+            // Without values, they are in the record's padding.
+            static_assert(sizeof(RecordHeader) + sizeof head + sizeof kEightReals <=
+                          record_size(metrics_strings_offset(0)));
+            std::memcpy(at + sizeof head, &kEightReals, sizeof kEightReals);
+            if (count > sizeof kEightReals)
+                [[unlikely]]  // a call of memset() would be one line more
+                std::memset(at + sizeof head, 3, metrics_tags_size(count));
+            for (std::size_t i = 0; i < count; ++i, slot += sizeof(double)) {
+                const double real = PyFloat_AS_DOUBLE(values[i]);
+                std::memcpy(slot, &real, sizeof real);
+            }
+        });
 }
 
 bool check_epoch(ValueTag tag, PyObject* value) noexcept {

@@ -248,33 +248,30 @@ int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Strea
     return 0;
 }
 
-bool RecorderHandle::flush(double timeout_s) {
+template <class Flush>
+bool RecorderHandle::flush_by(Flush&& flush) {
     Engine& engine = current();
     if (engine.inherited()) return true;  // nothing recorded here yet
     bool written;
     {
         const GilReleased unlocked;
-        written = engine.core.flush(to_ns(timeout_s));
+        written = flush(engine.core);
     }
     if (engine.core.has_device()) drop_kept();
     tell_messages(engine);
     return written;
 }
 
+bool RecorderHandle::flush(double timeout_s) {
+    return flush_by([&](Recorder& core) { return core.flush(to_ns(timeout_s)); });
+}
+
 bool RecorderHandle::flush_stream(int stream, double timeout_s) {
     if (stream < 0 || stream >= static_cast<int>(kStreamCount)) {
         throw py::value_error("no such stream");
     }
-    Engine& engine = current();
-    if (engine.inherited()) return true;  // nothing recorded here yet
-    bool written;
-    {
-        const GilReleased unlocked;
-        written = engine.core.flush(static_cast<Stream>(stream), to_ns(timeout_s));
-    }
-    if (engine.core.has_device()) drop_kept();
-    tell_messages(engine);
-    return written;
+    return flush_by(
+        [&](Recorder& core) { return core.flush(static_cast<Stream>(stream), to_ns(timeout_s)); });
 }
 
 // Closes what a forked child inherited; false if the child already has its own engine.

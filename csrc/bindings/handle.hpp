@@ -133,6 +133,8 @@ class RecorderHandle {
     }
     Engine& current() noexcept { return *page().engine; }
     Page* attend(bool for_recording) noexcept;
+    template <class Flush>
+    bool flush_by(Flush&& flush);
     void attend_to_show();
     [[gnu::cold]] static void set_unopened_error() noexcept;
     bool reopen_in_child() noexcept;

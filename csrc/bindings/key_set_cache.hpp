@@ -46,7 +46,7 @@ class NearNames {
         out = known.set;
         return true;
     }
-    void note(const PyObject* names, const KeySet& set) noexcept {
+    void note([[maybe_unused]] const PyObject* names, [[maybe_unused]] const KeySet& set) noexcept {
 #ifndef Py_GIL_DISABLED
         known_[place_of(names)] = {names, set};
 #endif

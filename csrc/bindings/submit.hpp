@@ -1,4 +1,4 @@
-// Submits one record according to the recorder's policy: count, time one call in 64, wait, drop.
+// Submits one record according to the recorder's policy: count, time one call in 16, wait, drop.
 #pragma once
 
 #include <Python.h>

@@ -23,7 +23,7 @@ std::uint32_t crc32c_software(std::uint32_t crc, const void* data, std::size_t s
 /// hot_line.has_crc32c. In assembler, so that it is inlined where the compiler may not assume the instruction.
 inline std::uint64_t crc32c_step(std::uint64_t state, std::uint64_t word) noexcept {
 #if defined(__x86_64__)
-    asm("crc32q %1, %0" : "+r"(state) : "r"(word));
+    asm volatile("crc32q %1, %0" : "+r"(state) : "r"(word));
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
     state = __crc32cd(static_cast<std::uint32_t>(state), word);
 #else

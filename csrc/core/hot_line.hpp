@@ -23,8 +23,16 @@ struct alignas(64) HotLine {
 };
 extern constinit HotLine hot_line;
 
+// The most that a library may ask for which is loaded later: with more, glibc refuses to load it ("cannot allocate
+// memory in static TLS block"). On ARM that is 32 bytes or fewer; macOS gives what malloc() does.
+#if defined(__x86_64__) && defined(__linux__)
+inline constexpr std::size_t kThreadLineAlign = 64;
+#else
+inline constexpr std::size_t kThreadLineAlign = alignof(std::uint64_t);
+#endif
+
 /// Of one thread.
-struct alignas(64) ThreadLine {
+struct alignas(kThreadLineAlign) ThreadLine {
     std::uint64_t slot_owner = 0;  // see CallCounters
     ThreadSlot* slot = nullptr;
     std::uint64_t span_begin = 0;  // see CallerTime; 0: none

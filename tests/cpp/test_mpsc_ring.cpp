@@ -211,6 +211,28 @@ TEST_SUITE("mpsc_ring") {
         }
     }
 
+    TEST_CASE("should sum up a record alike with the processor's instruction and without") {
+        CHECK(crc32c(0, "123456789", 9) == 0xE3069283);  // RFC 3720's check value
+        CHECK(crc32c_software(0, "123456789", 9) == 0xE3069283);
+        if (!hot_line.has_crc32c) return;
+        constexpr std::size_t kMost = 100;
+        alignas(RecordHeader) std::byte memory[sizeof(RecordHeader) + kMost];
+        std::minstd_rand random(1);
+        for (std::size_t size = 0; size <= kMost; ++size) {
+            for (std::byte& byte : memory) byte = static_cast<std::byte>(random());
+            auto* const record = reinterpret_cast<RecordHeader*>(memory);
+            record->length = static_cast<std::uint32_t>(size);
+            record->kind = RecordKind::metrics;
+            const std::uint64_t position = random() * kRecordAlign;
+            const std::uint32_t crc = record_crc(record, position, size, false);
+            CHECK(record_crc(record, position, size, true) == crc);
+            CHECK(record_crc(record, position) == crc);
+            CHECK(record_crc(record, position + kRecordAlign) != crc);
+            record->kind = RecordKind::pad;  // whose contents do not count
+            CHECK(record_crc(record, position) == record_crc(record, position, 0, false));
+        }
+    }
+
     TEST_CASE("should make stamps that differ by position and by salt, and are never zero") {
         TestRing a(kSmall, 2);
         TestRing b(kSmall, 4);

@@ -187,7 +187,7 @@ class Worker {
         };
         for (;;) {
             const auto result = Recorder::submit(recorder_.page(), kind, content.stream,
-                                                 fastlog::now_ticks(), recorder_.slot().thread_id,
+                                                 fastlog::now_ticks(), recorder_.slot().thread(),
                                                  payload_.size(), write, flags_of(ticket_));
             if (result == Recorder::Submit::accepted) return true;
             if (result == Recorder::Submit::full && recorder_.may_block() &&
