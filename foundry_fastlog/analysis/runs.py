@@ -51,7 +51,8 @@ class Runs(Sequence[RunSummary]):
         notes: What is odd about how they were chosen.
 
     Attributes:
-        notes: Names in expressions that no run has, each with its place and the nearest known.
+        notes: Directories that could not be searched, and names in expressions that no run has,
+            each with its place and the nearest known.
     """
 
     def __init__(self, runs: Iterable[RunSummary], notes: Iterable[str] = ()) -> None:
@@ -279,7 +280,8 @@ def read_runs(
     now = time.time()
     keeps: Kept = {}
     runs = []
-    for found in find_all_runs(root):
+    unsearched: dict[str, str] = {}
+    for found in find_all_runs(root, unsearched):
         entry = kept.get(found.name)
         summary = known_summary(entry, found, complete=complete)
         if summary is None:
@@ -298,13 +300,13 @@ def read_runs(
         runs.append(summary if complete else replace(summary, complete=None))
     if keeps != kept:
         write_kept(root, keeps)
-    return newest_first(runs)
+    return newest_first(runs, [f"{name} {why}" for name, why in unsearched.items()])
 
 
-def newest_first(runs: Iterable[RunSummary]) -> Runs:
+def newest_first(runs: Iterable[RunSummary], notes: Iterable[str] = ()) -> Runs:
     """Return runs in their usual order: those that started last first, and then by path."""
     by_path = sorted(runs, key=lambda run: run.run)
-    return Runs(sorted(by_path, key=lambda run: run.started, reverse=True))
+    return Runs(sorted(by_path, key=lambda run: run.started, reverse=True), notes)
 
 
 def is_old(found: FoundRun, now: float) -> bool:

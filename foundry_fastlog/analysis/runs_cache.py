@@ -28,7 +28,7 @@ __all__ = ["Kept", "cache_file", "pack", "read_kept", "unpack", "write_kept"]
 
 _MAGIC = b"FLOGRUNS\x01\n"  # with the version
 _WORD = 4
-_MOST_BYTES = 256 << 10  # of a run: one with tens of thousands of metrics is read anew
+_MOST_BYTES = 256 << 10  # of a run: one with thousands of metrics is read anew
 _STATS = [field.name for field in dataclasses.fields(MetricStats)][1:]
 _FIELDS = [
     field.name

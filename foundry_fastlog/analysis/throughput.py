@@ -89,7 +89,7 @@ def read_throughput(
         _check_above_zero(name, value)
     if (flops_per_token is None) is not (peak_flops is None):
         raise ValueError("flops_per_token and peak_flops are only of use together")
-    count = len(run.ranks) if devices is None else whole_number("devices", devices)
+    count = max(1, len(run.ranks)) if devices is None else whole_number("devices", devices)
     if count < 1:
         raise ValueError(f"devices must be 1 or more, got {count}")
     source = _GIVEN

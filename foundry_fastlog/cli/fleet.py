@@ -104,7 +104,7 @@ def fleet(
                 if compact is None:
                     show = _look(opened, metric, by, limit, goodput=goodput, hosts=hosts)
                 else:
-                    show = _compact(opened, compact, stream, unknown=unknown)
+                    show = _compact(opened, compact, stream, where, unknown=unknown)
         except (FleetError, WhereError) as error:
             raise fail(str(error)) from None
     if not show(as_json=as_json):
@@ -121,7 +121,7 @@ def _look(
     opened: Fleet, metric: str | None, by: str | None, limit: int, *, goodput: bool, hosts: bool
 ) -> _Show:
     runs = opened.runs()
-    if not opened.rows:
+    if not opened.rows and not opened.unsearched:
         raise fail(f"there is no run below {opened.path}")
     (totals,) = opened.totals(metric=metric)
     groups = None if by is None else opened.totals(by, metric)
@@ -131,12 +131,13 @@ def _look(
     # Who asks for one of these has seen the failures, or does not care.
     failures = None if goodput or hosts else opened.failures()
     best = None if metric is None else opened.best(metric, limit)
-    for note in runs.notes:
+    # Sorted, they have notes of names that none of them has.
+    for note in (runs if by is None else runs.sort(by)).notes:
         tell(note)
     if best is not None and not best and runs:
         near = get_close_matches(metric or "", runs.metric_names(), 8, 0) or ["none"]
         tell(f"no run has numbers of {metric}; there are: {', '.join(near)}")
-    bad = {run.run: run.error for run in runs if run.state == "unreadable"}
+    bad = opened.unsearched | {run.run: run.error for run in runs if run.state == "unreadable"}
     damaged = False
     for one in (times, compared):
         if one is not None:
@@ -183,7 +184,9 @@ def _plain(found: Any) -> Any:  # noqa: ANN401 - results, or sequences of them
     return found.to_dict() if hasattr(found, "to_dict") else [one.to_dict() for one in found]
 
 
-def _compact(opened: Fleet, out: Path, streams: list[Stream] | None, *, unknown: bool) -> _Show:
+def _compact(
+    opened: Fleet, out: Path, streams: list[Stream] | None, where: str | None, *, unknown: bool
+) -> _Show:
     from foundry_fastlog.fleet.compaction import CLOSED
 
     done = opened.compact(
@@ -191,6 +194,12 @@ def _compact(opened: Fleet, out: Path, streams: list[Stream] | None, *, unknown:
         streams=[one.value for one in streams or Stream],
         states=(*CLOSED, *["unknown"] * unknown),
     )
+
+    seen = done.written + done.unchanged + sum(done.left_out.values()) + len(done.failed)
+    if not seen and where is None:
+        raise fail(f"there is no run below {opened.path}")
+    for note in () if where is None else opened.runs().notes:
+        tell(note)
 
     def show(*, as_json: bool) -> bool:
         from foundry_fastlog.show.fleet_tables import show_compacted

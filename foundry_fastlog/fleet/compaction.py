@@ -7,6 +7,8 @@ any point.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -29,8 +31,16 @@ from foundry_fastlog.export.arrow_tables import (
 )
 from foundry_fastlog.export.result import NamedRun, Tally
 from foundry_fastlog.export.tables import kinds_of
-from foundry_fastlog.fleet.crew import Crew, Lost, Progress
-from foundry_fastlog.fleet.dataset import PART, Dataset, Part, beside, part_at, told_by
+from foundry_fastlog.fleet.crew import Crew, FleetError, Lost, Progress
+from foundry_fastlog.fleet.dataset import (
+    PART,
+    Dataset,
+    Part,
+    beside,
+    part_at,
+    stamp_of,
+    told_by,
+)
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.files import STREAMS
 from foundry_fastlog.run.tree import FoundRun, find_run_at
@@ -56,7 +66,8 @@ class Compacted:
         aligned: How many files were written again so that a column has one type in all files.
         left_out: How many runs were left out, by state: they have not ended, or ``changed`` while
             they were read, or are ``gone``.
-        failed: Runs that could not be written, and why.
+        failed: Runs that could not be written, and directories that could not be searched for
+            runs, and why.
         incomplete: Runs of which the dataset has what can be read: they are damaged.
         notes: What Parquet could not hold as it was recorded.
     """
@@ -110,7 +121,7 @@ class _Unlike:
 
 
 class _ChangedError(Exception):
-    """A run was written to while it was read."""
+    """A run was written to while it was read, or a file of the dataset was replaced."""
 
 
 def compact_runs(
@@ -134,7 +145,13 @@ def compact_runs(
     for result in crew.each(partial(_write_run, out, chosen, tuple(states)), changed, progress):
         counted.take(result, dataset)
     aligned = _align(crew, dataset, counted)
-    dataset.write_manifest()
+    try:
+        dataset.write_manifest()
+    except OSError as error:
+        raise FleetError(
+            f"{out} is not complete: {error.strerror or error}. {counted.written:,} runs were "
+            f"written, {len(counted.failed):,} could not be. Repeat it, which writes the rest"
+        ) from error
     rows: Counter[str] = Counter()
     for part in dataset.parts.values():
         rows[part.stream] += part.rows
@@ -251,7 +268,7 @@ def _write_parts(
     waiting: ExitStack,
 ) -> list[str]:
     """Write the files of a run beside their places, where they come as `waiting` ends."""
-    named = NamedRun(run, name.encode("utf-8", "backslashreplace").decode(), "latest")
+    named = NamedRun(run, _printed(name), "latest")
     paths = []
     for stream in streams:
         for rank in sorted({one.writer.rank for one in run.series if one.stream == stream}):
@@ -268,13 +285,35 @@ def _write_parts(
     return paths
 
 
+def _check_there(path: Path, part: Part) -> None:
+    """See that a file of the dataset is as it was.
+
+    Raises:
+        _ChangedError: It is not.
+    """
+    if stamp_of(path.stat()) != part.stamp:
+        raise _ChangedError
+
+
+def _printed(name: str) -> str:
+    """Return the name of a run as UTF-8; of one that is none, what no other run has."""
+    printed = name.encode("utf-8", "backslashreplace").decode()
+    if printed == name:
+        return name
+    return f"{printed} {hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+
+
 def _align_part(out: Path, unlike: _Unlike) -> tuple[Part, list[str]]:
     """Write a file of the dataset again, on a worker, with columns that hold what others do."""
     import pyarrow.parquet as pq
 
     path, tally = out / unlike.part.path, Tally()
     rows = retype(pq.read_table(path, partitioning=None), unlike.kinds, tally)
-    with beside(path) as temporary:
-        write_rows(rows, temporary)
+    try:
+        with beside(path) as temporary:
+            write_rows(rows, temporary)
+            _check_there(path, unlike.part)
+    except _ChangedError:  # another compaction wrote what is newer
+        return part_at(path, unlike.part.path), []
     notes = tally.result(None, "parquet", 0, []).notes
     return part_at(path, unlike.part.path), [f"{unlike.part.run}: {note}" for note in notes]

@@ -2,13 +2,15 @@
 
 A batch has as many runs as take about a second by what batches before have taken, the largest runs
 first. Work is idempotent, so Dask repeats what a killed worker had; a batch that fails again and
-again is done run by run, and a run that cannot be done is told of, not raised.
+again is done run by run, and a run that cannot be done is told of, not raised. Dask blames what
+kills a worker on all that the worker had to do, so a run is blamed only for what it does alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,7 +156,7 @@ class Crew:
                 )
             )
             client: Client = self._owned.enter_context(distributed.Client(cluster))
-            client.wait_for_workers(1, timeout=_PATIENCE_S)
+            _wait_for_workers(client)
         except (OSError, RuntimeError, asyncio.TimeoutError) as error:
             raise FleetError(f"no workers could be started here: {error}") from error
         return client
@@ -169,10 +171,7 @@ class Crew:
             except (OSError, RuntimeError, ValueError, asyncio.TimeoutError) as error:
                 raise FleetError(f"no scheduler answers at {self._given}: {error}") from error
         joined = cast("Client", client)
-        try:
-            joined.wait_for_workers(1, timeout=_PATIENCE_S)
-        except (TimeoutError, asyncio.TimeoutError) as error:  # not the same before Python 3.11
-            raise FleetError(f"the scheduler has no workers after {_PATIENCE_S:.0f} s") from error
+        _wait_for_workers(joined)
         for address, said in joined.run(_say, self._root, on_error="return").items():
             if said != _say(self._root):
                 raise FleetError(
@@ -204,21 +203,25 @@ class Crew:
         if not waiting:
             return
         client, total, done = self.client, len(waiting), 0
-        from distributed import as_completed
-
         again: deque[list[_Item]] = deque()
+        suspects: deque[_Item] = deque()
         pending: dict[Future, list[_Item]] = {}
-        completed = as_completed()
-        pace = Pace()
-        threads = max(1, sum(client.nthreads().values()))
+        ready: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        pace, threads = Pace(), _Threads(client)
+
+        def submit(batch: list[_Item]) -> None:
+            future = client.submit(_do, work, batch, pure=False)
+            pending[future] = batch
+            future.add_done_callback(ready.put)
+
         try:
-            while waiting or again or pending:
-                while (waiting or again) and len(pending) < _AHEAD * threads:
-                    batch = again.popleft() if again else pace.cut(waiting, threads)
-                    future = client.submit(_do, work, batch, pure=False)
-                    pending[future] = batch
-                    completed.add(future)
-                future = next(completed)
+            while waiting or again or suspects or pending:
+                while (waiting or again) and len(pending) < _AHEAD * threads.count():
+                    submit(again.popleft() if again else pace.cut(waiting, threads.count()))
+                is_trial = not pending
+                if is_trial:
+                    submit([suspects.popleft()])
+                future = _first(ready, client)
                 batch = pending.pop(future)
                 found: Sequence[_Result | Lost[_Item]] = []
                 if future.status == "finished":
@@ -228,6 +231,8 @@ class Crew:
                     raise FleetError(f"the scheduler went away; its work is {future.status}")
                 elif len(batch) > 1:
                     again += [[one] for one in batch]
+                elif _is_killed(future.exception()) and not is_trial:
+                    suspects.append(batch[0])
                 else:
                     found = [Lost(batch[0], _reason(future.exception()))]
                 done += len(found)
@@ -236,6 +241,42 @@ class Crew:
                     progress(done, total)
         finally:
             client.cancel(list(pending))
+
+
+class _Threads:
+    """How many threads the workers have: they come and go, as a batch system lets them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._count = 1
+        self._until = -1.0
+
+    def count(self) -> int:
+        """Return how many there were within the last second, at least one."""
+        if (now := time.monotonic()) >= self._until:
+            self._count = max(1, sum(self._client.nthreads().values()))
+            self._until = now + _TARGET_S
+        return self._count
+
+
+def _wait_for_workers(client: Client) -> None:
+    """Wait until a worker is there.
+
+    Raises:
+        FleetError: None came.
+    """
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE_S)
+    except (TimeoutError, asyncio.TimeoutError) as error:  # not the same before Python 3.11
+        raise FleetError(f"the scheduler has no workers after {_PATIENCE_S:.0f} s") from error
+
+
+def _first(ready: queue.SimpleQueue[Future], client: Client) -> Future:
+    """Return the first work that is done; see now and then that there is someone to do it."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return ready.get(timeout=_PATIENCE_S)
+        _wait_for_workers(client)
 
 
 def _do(work: Callable[[_Item], _Result], batch: list[_Item]) -> tuple[list[_Result], float]:
@@ -250,6 +291,10 @@ def _say(root: Path) -> str:
 
 
 def _reason(error: BaseException | None) -> str:
-    if type(error).__name__ == "KilledWorker":
+    if _is_killed(error):
         return "each worker that read it was killed; it may need more memory than they have"
     return f"{type(error).__name__}: {error}"
+
+
+def _is_killed(error: BaseException | None) -> bool:
+    return type(error).__name__ == "KilledWorker"

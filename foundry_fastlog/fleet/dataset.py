@@ -94,11 +94,12 @@ class Dataset:
         known, self._empty = _read_manifest(path)
         for place, entry in _files(path):
             name = place.relative_to(path).as_posix()
-            stamp = stamp_of(entry.stat())
             part = known.get(name)
-            if part is None or part.stamp != stamp:
-                part = part_at(place, name, stamp)
-            self.parts[name] = part
+            with contextlib.suppress(FileNotFoundError):  # another compaction removed it since
+                stamp = stamp_of(entry.stat())
+                if part is None or part.stamp != stamp:
+                    part = part_at(place, name, stamp)
+                self.parts[name] = part
         self._by_run: dict[str, list[str]] = {}
         for part in self.parts.values():
             self._by_run.setdefault(part.run, []).append(part.path)
@@ -254,6 +255,7 @@ def part_at(place: Path, name: str, stamp: Stamp | None = None) -> Part:
         stamp: What it looks like, if somebody has looked.
 
     Raises:
+        FileNotFoundError: It was removed.
         FleetError: No compaction wrote it.
     """
     import pyarrow as pa
@@ -262,6 +264,8 @@ def part_at(place: Path, name: str, stamp: Stamp | None = None) -> Part:
     stamp = stamp or stamp_of(place.stat())
     try:
         footer = pq.read_metadata(place)
+    except FileNotFoundError:
+        raise
     except (OSError, pa.ArrowException):  # as a power loss leaves it: its run is written again
         run = unquote(name.split("/")[1].removeprefix("run="))
         return Part(name, stamp, run, "", 0, {}, complete=False)

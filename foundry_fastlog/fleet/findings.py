@@ -87,16 +87,18 @@ def find_out(
             missing.append(row.found)
             if row.line is not None and is_old(row.found, looked):
                 lasting.add(name)
-    for result in crew.each(functools.partial(read_finding, study), missing, progress):
-        if isinstance(result, Lost):
-            said[result.item.name] = {UNREADABLE: result.reason}
-            continue
-        name = result.found.name
-        said[name] = json.loads(result.line)
-        if result.is_sure and name in lasting:
-            keeps[name] = (result.found.signature, result.line)
-    if keeps != kept:
-        write_kept(root, keeps, kind)
+    try:
+        for result in crew.each(functools.partial(read_finding, study), missing, progress):
+            if isinstance(result, Lost):
+                said[result.item.name] = {UNREADABLE: result.reason}
+                continue
+            name = result.found.name
+            said[name] = json.loads(result.line)
+            if result.is_sure and name in lasting:
+                keeps[name] = (result.found.signature, result.line)
+    finally:  # whatever ended it: what was found out need not be found out again
+        if keeps != kept:
+            write_kept(root, keeps, kind)
     return dict(sorted(said.items()))
 
 

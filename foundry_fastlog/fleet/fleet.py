@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -52,12 +52,14 @@ class Looked:
         read: How many of them workers read: the others had not changed.
         walk_s: Seconds that it took to find them.
         read_s: Seconds that it took to read them, the start of workers included.
+        unsearched: Directories that cannot be searched for runs, and why.
     """
 
     rows: tuple[Row, ...]
     read: int
     walk_s: float
     read_s: float
+    unsearched: dict[str, str] = field(default_factory=dict)
 
 
 class Fleet:
@@ -128,7 +130,8 @@ class Fleet:
             WhereError: ``where`` cannot be understood.
         """
         begun, now = time.perf_counter(), time.time()
-        found = list(find_all_runs(self.path))
+        unsearched: dict[str, str] = {}
+        found = list(find_all_runs(self.path, unsearched))
         kept, kept_errors = read_kept(self.path), read_kept(self.path, _ERRORS)
         rows: dict[str, Row] = {}
         changed = []
@@ -140,12 +143,18 @@ class Fleet:
                 rows[one.name] = row
         walked = time.perf_counter()
         work = functools.partial(read_row, self._stalled_after_s)
-        for result in self._crew.each(work, changed, self._progress):
-            row = unreadable(result.item, result.reason) if isinstance(result, Lost) else result
-            rows[row.found.name] = row
-        self._keep(rows.values(), kept, kept_errors, now)
+        try:
+            for result in self._crew.each(work, changed, self._progress):
+                row = unreadable(result.item, result.reason) if isinstance(result, Lost) else result
+                rows[row.found.name] = row
+        finally:  # whatever ended it: what was read need not be read again
+            self._keep(rows.values(), kept, kept_errors, now)
         self._looked = Looked(
-            tuple(rows.values()), len(changed), walked - begun, time.perf_counter() - walked
+            tuple(rows.values()),
+            len(changed),
+            walked - begun,
+            time.perf_counter() - walked,
+            unsearched,
         )
         self._runs, self._at, self._said = None, now, {}
         return self._looked
@@ -160,6 +169,11 @@ class Fleet:
             write_kept(self.path, summaries)
         if errors != kept_errors:
             write_kept(self.path, errors, _ERRORS)
+
+    @property
+    def unsearched(self) -> dict[str, str]:
+        """Directories that the last look could not search for runs, and why."""
+        return (self._looked or self.look()).unsearched
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -290,15 +304,17 @@ class Fleet:
             ValueError: A stream or state is unknown.
             WhereError: ``where`` cannot be understood.
         """
+        unsearched: dict[str, str] = {}
         if self._where is None:
-            found = list(find_all_runs(self.path))
+            found = list(find_all_runs(self.path, unsearched))
         else:
             looked = self.look()
             chosen = {run.run for run in self.runs()}
             found = [row.found for row in looked.rows if row.found.name in chosen]
-        return compact_runs(
-            self._crew, found, Path(out).absolute(), known_streams(streams), states, self._progress
-        )
+            unsearched = looked.unsearched
+        place, chosen_streams = Path(out).absolute(), known_streams(streams)
+        done = compact_runs(self._crew, found, place, chosen_streams, states, self._progress)
+        return replace(done, failed={**unsearched, **done.failed})
 
 
 def _known(found: FoundRun, kept: Kept, kept_errors: Kept) -> Row | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,11 +73,22 @@ def grouped(runs: Runs, by: str | None) -> list[tuple[Any, Sequence[RunSummary]]
     """
     if by is None:
         return [(None, runs)]
-    groups: dict[str, tuple[Any, list[RunSummary]]] = {}
+    groups: dict[Hashable, tuple[Any, list[RunSummary]]] = {}
     for run, value in zip(runs, runs.column(by), strict=True):
         key = None if value is ABSENT else value
-        groups.setdefault(repr(key), (key, []))[1].append(run)
+        groups.setdefault(_identity(key), (key, []))[1].append(run)
     return list(groups.values())
+
+
+def _identity(value: Any) -> Hashable:  # noqa: ANN401 - any JSON
+    """Return what is equal for equal values: those of 1 and 1.0, not of 1 and true."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+        return value
+    if isinstance(value, dict):
+        return frozenset((name, _identity(one)) for name, one in value.items())
+    if isinstance(value, list):
+        return tuple(map(_identity, value))
+    return repr(value)
 
 
 def _totals(key: Any, chosen: Sequence[RunSummary], metric: str | None) -> Totals:  # noqa: ANN401 - any JSON

@@ -6,6 +6,7 @@ inodes of all that a reader looks at. So what was found out about a run can be k
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections import deque
@@ -23,6 +24,8 @@ __all__ = ["FoundRun", "find_all_runs", "find_run_at"]
 _CACHES = frozenset({"cache"})
 # The streams of which new lines say that a run goes on.
 _PROGRESS = ("metrics", "performance")
+# Directories that were removed meanwhile, and links that lead nowhere.
+_NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE))
 _PARTS = (PRIVATE_DIR, f"{PRIVATE_DIR}/quarantine", STARTS_DIR)
 
 
@@ -48,14 +51,17 @@ class FoundRun:
     size: int = 0
 
 
-def find_all_runs(directory: StrPath) -> Iterator[FoundRun]:
+def find_all_runs(
+    directory: StrPath, unsearched: dict[str, str] | None = None
+) -> Iterator[FoundRun]:
     """Find the runs in a directory, itself included, at any depth, and also inside other runs.
 
-    Links are followed, each directory is searched once, and hidden ones are not. What cannot be
-    read has no runs.
+    Links are followed, each directory is searched once, and hidden ones are not.
 
     Args:
         directory: Where to search.
+        unsearched: Receives the directories that cannot be read, by their paths below that one,
+            and why; not those that were removed meanwhile.
 
     Yields:
         The runs; those behind links come last.
@@ -73,7 +79,9 @@ def find_all_runs(directory: StrPath) -> Iterator[FoundRun]:
             seen.add(identity)
             with os.scandir(path) as listing:
                 entries = list(listing)
-        except OSError:
+        except OSError as error:
+            if unsearched is not None and error.errno not in _NOT_THERE:
+                unsearched[name] = f"cannot be searched: {error.strerror or error}"
             continue
         is_run = _is_run(entries)
         if is_run:

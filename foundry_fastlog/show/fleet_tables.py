@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the caller passes in the objects
     from foundry_fastlog.fleet.totals import Totals
 
 __all__ = [
+    "format_key",
     "show_best",
     "show_compacted",
     "show_failures",
@@ -53,7 +54,7 @@ def show_groups(groups: Sequence[Totals], by: str, metric: str | None, console: 
     values = ("mean", "std", "min", "max") if metric is not None else ()
     found = table("", by, "runs", "ended", "time", "steps", *values)
     for one in groups[:MOST]:
-        key = "-" if one.key is None else printable(format_value(one.key), 40)
+        key = format_key(one.key)
         figures = [format_value(one.metric[name]) for name in values]
         ended = f"{one.states.get('ended', 0):,}"
         time = format_seconds(one.duration_s)
@@ -61,6 +62,15 @@ def show_groups(groups: Sequence[Totals], by: str, metric: str | None, console: 
     heading = f"By {by}" if metric is None else f"By {by}, with the last {metric}"
     show_table(found, console, printable(heading))
     show_rest(len(groups), console)
+
+
+def format_key(key: Any) -> str:  # noqa: ANN401 - any JSON
+    """Return what runs have in common so that no two groups look alike."""
+    if key is None:
+        return "-"
+    if isinstance(key, bool) or not isinstance(key, (int, float)):
+        return printable(format_value(key) if isinstance(key, bool) else str(key), 40)
+    return f"{key:,}" if isinstance(key, int) else f"{key:,.15g}"
 
 
 def show_failures(failures: Sequence[Failure], console: Console) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from foundry_fastlog.base.formatting import format_moment, format_seconds, format_value, printable
+from foundry_fastlog.base.formatting import format_moment, format_seconds, printable
 from foundry_fastlog.fleet.hosts import format_chance
+from foundry_fastlog.show.fleet_tables import format_key
 from foundry_fastlog.show.goodput import LOOKS
 from foundry_fastlog.show.tables import MOST, show_rest, show_row, show_table, table
 from foundry_fastlog.show.terminal import plural
@@ -91,7 +92,7 @@ def show_goodput_groups(groups: Sequence[FleetGoodput], by: str, console: Consol
     """Show where the time of runs went by what tells them apart."""
     rows = table("", by, "runs", "time x ranks", "goodput", "ETTR", "lost most to")
     for one in groups[:MOST]:
-        key = "-" if one.key is None else printable(format_value(one.key), 40)
+        key = format_key(one.key)
         figures = _share(one.goodput), _share(one.ettr), _most(one.device_parts)
         show_row(rows, key, f"{one.runs:,}", format_seconds(one.device_s), *figures)
     show_table(rows, console, printable(f"Goodput by {by}"))

@@ -66,7 +66,7 @@ def lazily(out: Path, stream: str = "metrics") -> Any:
     return pl.scan_parquet(
         out / stream / "**" / "*.parquet",
         schema=pl.read_parquet_schema(out / stream / "_common_metadata"),
-        hive_partitioning=True,
+        hive_schema={"run": pl.String, "rank": pl.Int64},
         missing_columns="insert",
     )
 
@@ -139,6 +139,27 @@ def test_only_what_changed_is_written_again(tree: Path, out: Path, client: Any) 
     assert same(rows_in(out, "b"), own_rows(tree / "b"))
     kept = PATHS.format("sweep%2Fa", 0)
     assert (out / kept).stat().st_mtime_ns == stamps[kept]
+
+
+def test_runs_may_have_names_that_look_like_numbers_or_dates(
+    tmp_path: Path, out: Path, client: Any
+) -> None:
+    """Read as docs/fleet.md says, they stay apart, and are found by their names."""
+    names = ["001", "1", "2026-01-30", "2026-1-30"]
+    for name in names[:2]:
+        make_run(tmp_path / "numbers" / name, loss=[1.0])
+    for name in names[2:]:
+        make_run(tmp_path / "dates" / name, loss=[1.0])
+    for folder, some in (("numbers", names[:2]), ("dates", names[2:])):
+        Fleet(tmp_path / folder, client).compact(out / folder)
+        assert all(len(rows_in(out / folder, name)) == 1 for name in some)
+        found = duckdb.sql(f"""
+            SELECT run, count(*) FROM read_parquet(
+                '{out}/{folder}/metrics/**/*.parquet', union_by_name = true,
+                hive_partitioning = true, hive_types = {{'run': VARCHAR, 'rank': BIGINT}}
+            ) GROUP BY run ORDER BY run
+        """).fetchall()
+        assert found == [(name, 1) for name in some]
 
 
 def test_a_rank_that_a_run_no_longer_has_goes(tree: Path, out: Path, client: Any) -> None:
