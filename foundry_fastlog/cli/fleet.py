@@ -26,8 +26,8 @@ EPILOG = (
     "**A dataset of all that ended:** `foundry-fastlog fleet runs --compact dataset`  \n"
     "**Where device time went, and slow hosts:** `foundry-fastlog fleet runs --goodput --hosts`  \n"
     "**On a cluster:** `foundry-fastlog fleet /shared/runs --scheduler tcp://head:8786`  \n"
-    "**Exit codes:** 0 done, 1 a run cannot be read or is damaged, 2 no run, no cluster, or a "
-    "wrong option."
+    "**Exit codes:** 0 done, 1 a run cannot be read, or is damaged where all of it is needed "
+    "(`--goodput`, `--hosts`, `--compact`), 2 no run, no cluster, or a wrong option."
 )
 
 

@@ -269,7 +269,7 @@ def test_charts_that_come_back_into_view_have_no_gap(
         "return performance.getEntriesByType('resource')"
         ".filter(({name}) => name.includes('name=loss')).length"
     )
-    # The clock, the curve, the curve again; on a busy machine lines may come while it is on its way.
+    # The clock, the curve, the curve again; a busy machine may see lines come while it is fetched.
     assert opened.ask(asked) <= 5
 
 
