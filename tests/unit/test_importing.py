@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -164,7 +165,7 @@ def test_directories_of_tensorboard(tmp_path: Path, command: Command) -> None:
 def make_trackio(path: Path, key: bool = True) -> None:
     """A database as trackio 0.43 makes it (see its sqlite_storage.py); earlier ones had no ids."""
     ids = "run_id TEXT NOT NULL," if key else ""
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.executescript(
             f"""
             CREATE TABLE metrics (id INTEGER PRIMARY KEY AUTOINCREMENT, {ids}
@@ -237,7 +238,7 @@ def test_projects_of_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     make_trackio(tmp_path / "old.db", key=False)
     found = import_runs(tmp_path / "old.db", tmp_path / "olds")
     assert [one.path.name for one in found] == ["a", "b"]
-    with sqlite3.connect(tmp_path / "other.db") as database:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as database, database:
         database.execute("CREATE TABLE x (y)")
     with pytest.raises(SourceError, match="has no table of metrics"):
         import_runs(tmp_path / "other.db", tmp_path / "runs")
