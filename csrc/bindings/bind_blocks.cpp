@@ -207,7 +207,7 @@ Time a block of code, as a context manager or a decorator.
 
 Args:
     block_name: The block's name.
-    log_level: Level of the message ``"<name> completed in 0.0234s"``.
+    log_level: Level, or its name, of the message ``"<name> completed in 0.0234s"``.
     step: The training step. Default: that of the enclosing block.
     device: True or a device also times the block on the GPU, without waiting for it: the
         line gets ``device_duration_s``. See ``Recorder.timer``.
