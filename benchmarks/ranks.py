@@ -1,7 +1,9 @@
 """Many ranks, `python -m benchmarks.ranks`: system calls, time and memory of reading such a run.
 
 Counts the files that commands open and look at in a run of 64 and of 512 ranks, with strace, and
-takes time and peak memory of `ranks` for 64 ranks of 100,000 steps with six blocks each.
+takes time and peak memory of `ranks` for 64 ranks of 100,000 steps with six blocks each, and for
+512 ranks of 10,000. Beside the latter, polars and DuckDB read the same lines by a glob, for median
+and 95th percentile of each block of each rank, which is a part of what `ranks` says.
 Writes benchmarks/results/ranks.json and the table of benchmarks/README.md.
 """
 
@@ -18,13 +20,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sections import patience
-from benchmarks.tables import publish, table
+from benchmarks.tables import number, publish, table
 
 START = datetime(2026, 1, 30, 14, 32, 15, tzinfo=timezone.utc)
 BLOCKS = (("data", 0.01), ("forward", 0.03), ("backward", 0.05), ("optimizer", 0.01))
@@ -32,6 +34,47 @@ SHAPES = ((64, 1), (64, 4), (512, 1))  # ranks, and segments of each of their st
 COMMANDS = ("summary", "ranks", "runs", "logs", "tail")
 SLOW, SINCE, FACTOR = 37, 0.4, 1.2
 DISTINCT = 3  # ranks of the long run that are written; the others are links to them
+WIDE, WIDE_STEPS = 512, 10_000
+_TAKEN = """
+used = resource.getrusage(resource.RUSAGE_SELF)
+taken = {"s": time.perf_counter() - begun, "cpu_s": used.ru_utime + used.ru_stime,
+         "peak_mib": used.ru_maxrss / 1024}
+import json; print(json.dumps({**taken, **said}))
+"""
+_TIMED = "import resource, sys, time; begun = time.perf_counter()\n"
+ARMS = {
+    "fastlog": """
+from foundry_fastlog import compare_ranks
+said = {"said": compare_ranks(sys.argv[1]).sentences}
+""",
+    "polars": """
+import polars as pl
+schema = {"name": pl.String, "duration_s": pl.Float64}
+source = f"{sys.argv[1]}/performance*.jsonl"
+lines = pl.scan_ndjson(source, schema=schema, include_file_paths="path")
+took = pl.col("duration_s")
+by_rank = lines.group_by("path", "name").agg(
+    took.median().alias("median"), took.quantile(0.95).alias("p95"), took.count().alias("count"))
+found = by_rank.collect(engine="streaming")
+slow = found.filter(pl.col("name") == "forward").sort("median", descending=True)
+said = {"groups": len(found), "rows": found["count"].sum(), "slowest": slow["path"][0]}
+""",
+    "duckdb": """
+import duckdb
+columns = "{'name': 'VARCHAR', 'duration_s': 'DOUBLE'}"
+source = f"read_ndjson('{sys.argv[1]}/performance*.jsonl', columns = {columns}, filename = true)"
+found = duckdb.sql(
+    "SELECT filename, name, median(duration_s), quantile_cont(duration_s, 0.95), count(*) "
+    f"FROM {source} GROUP BY filename, name").fetchall()
+slow = max((row for row in found if row[1] == "forward"), key=lambda row: row[2])
+said = {"groups": len(found), "rows": sum(row[4] for row in found), "slowest": slow[0]}
+""",
+}
+TITLES = {
+    "fastlog": "**foundry_fastlog** `ranks`",
+    "polars": "polars, median and p95 of each block and rank",
+    "duckdb": "DuckDB, the same",
+}
 CALL = re.compile(r"(?:\[pid +\d+\] )?(?:\d+ +)?(\w+)\(")
 KINDS = {"openat": "opens", "open": "opens", "getdents64": "lists"}
 STATS = ("newfstatat", "stat", "lstat", "statx", "fstat", "access", "faccessat", "faccessat2")
@@ -113,7 +156,7 @@ def count_calls(run: Path, command: str) -> Counter[str]:
     return found
 
 
-def take_time(ranks: int, steps: int) -> dict[str, Any]:
+def take_time(ranks: int, steps: int, arms: Sequence[str]) -> dict[str, Any]:
     """Take time and memory of comparing the ranks of a long run."""
     with tempfile.TemporaryDirectory(prefix="fastlog-ranks-") as directory:
         run = Path(directory) / "run"
@@ -127,23 +170,26 @@ def take_time(ranks: int, steps: int) -> dict[str, Any]:
                     label = f".r{rank % DISTINCT}" if rank % DISTINCT else ""
                     os.link(run / f"{stream}{label}.jsonl", run / f"{stream}.r{rank}.jsonl")
         size = sum(path.stat().st_size for path in run.glob("performance*"))
-        code = (
-            "import resource, sys, time; begun = time.perf_counter()\n"
-            "from foundry_fastlog import compare_ranks\n"
-            "found = compare_ranks(sys.argv[1])\n"
-            "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-            "import json; print(json.dumps({'s': time.perf_counter() - begun, 'cpu_s': "
-            "used.ru_utime + used.ru_stime, 'peak_mib': used.ru_maxrss / 1024, "
-            "'said': found.sentences}))"
-        )
-        made = [sys.executable, "-c", code, str(run)]
-        said = subprocess.run(made, check=True, capture_output=True, text=True).stdout
-    taken: dict[str, Any] = {"ranks": ranks, "steps": steps, "bytes": size, **json.loads(said)}
-    step = int(SINCE * steps)
+        taken = {}
+        for arm in arms:
+            made = [sys.executable, "-c", _TIMED + ARMS[arm] + _TAKEN, str(run)]
+            said = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+            taken[arm] = json.loads(said)
+            print(ranks, steps, arm, taken[arm], flush=True)
+            check(taken[arm], ranks, steps)
+    return {"ranks": ranks, "steps": steps, "bytes": size, "arms": taken}
+
+
+def check(taken: dict[str, Any], ranks: int, steps: int) -> None:
+    """Check what was said: the slow rank was found, and all lines were read."""
+    if "said" not in taken:
+        assert taken["slowest"].endswith(f".r{SLOW}.jsonl"), taken
+        names = len(BLOCKS) + 2
+        assert (taken["groups"], taken["rows"]) == (ranks * names, ranks * steps * names), taken
+        return
     assert taken["said"][0].startswith(f"Rank {SLOW} is slow since step "), taken["said"]
     found = int(taken["said"][0].split(" step ")[1].split(" ")[0].replace(",", ""))
-    assert abs(found - step) <= 16, taken["said"]
-    return taken
+    assert abs(found - int(SINCE * steps)) <= 16, taken["said"]
 
 
 def measure(steps: int, long: int) -> dict[str, Any]:
@@ -161,7 +207,8 @@ def measure(steps: int, long: int) -> dict[str, Any]:
                 rows.append(
                     {"ranks": ranks, "files": files, "command": command, "calls": dict(calls)}
                 )
-    return {"machine": patience.conditions(), "rows": rows, "long": take_time(64, long)}
+    times = [take_time(64, long, ["fastlog"]), take_time(WIDE, WIDE_STEPS, tuple(ARMS))]
+    return {"machine": patience.conditions(), "rows": rows, "times": times}
 
 
 def render(result: dict[str, Any]) -> str:
@@ -176,11 +223,20 @@ def render(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     head = ["run", "command", "opens", "stats", "directory reads", "opens per file"]
-    long = result["long"]
-    said = (
-        f"`compare_ranks` of {long['ranks']} ranks x {long['steps']:,} steps x 6 blocks "
-        f"({long['bytes'] / 1e9:.1f} GB): {long['s']:.1f} s, {long['cpu_s']:.1f} s of CPU, "
-        f"{long['peak_mib']:,.0f} MiB at most. It said: {long['said'][0]}"
+    times = [
+        [
+            f"{each['ranks']} ranks x {each['steps']:,} steps ({each['bytes'] / 1e9:.1f} GB)",
+            TITLES[arm],
+            *(number(taken[key]) for key in ("s", "cpu_s")),
+            f"{taken['peak_mib']:,.0f}",
+        ]
+        for each in result["times"]
+        for arm, taken in each["arms"].items()
+    ]
+    said = result["times"][0]["arms"]["fastlog"]["said"][0]
+    long = (
+        table(["run, 6 blocks a step", "what", "s", "CPU, s", "peak MiB"], times)
+        + f"\n\nIt said: {said}"
     )
     facts = result["machine"]
     where = (
@@ -188,7 +244,7 @@ def render(result: dict[str, Any]) -> str:
         f"{facts['filesystem']}; {facts['python']}. Calls are counted; the time is of one reading, "
         "and that of the processor tells more where the machine has other work."
     )
-    return f"{where}\n\n{table(head, rows)}\n\n{said}"
+    return f"{where}\n\n{table(head, rows)}\n\n{long}"
 
 
 def main() -> None:

@@ -387,8 +387,8 @@ PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexce
 
 PyObject* epoch_name = nullptr;
 
-PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten,
-                         PyObject* epoch = nullptr) noexcept {
+[[gnu::hot]] PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten,
+                                      PyObject* epoch = nullptr) noexcept {
     Items items;
     if (!items.take(mapping, flatten, epoch_name, epoch)) return nullptr;
     call.keys = items.keys();

@@ -74,8 +74,8 @@ int may_be_told(const StepLogger& logger, PyObject* step) noexcept {
 }
 
 // Whether it was recorded: True or False; null with an error set.
-PyObject* record_given(PyObject* self, std::uint64_t ticks,
-                       const std::array<PyObject*, 3>& given) noexcept {
+[[gnu::hot]] PyObject* record_given(PyObject* self, std::uint64_t ticks,
+                                    const std::array<PyObject*, 3>& given) noexcept {
     PyObject* const recorder = step_logger_of(self)->recorder;
     if (recorder == nullptr) {
         PyErr_SetString(PyExc_RuntimeError,

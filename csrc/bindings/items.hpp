@@ -104,7 +104,7 @@ class Items {
     }
 
     // Takes ownership of both.
-    bool push(PyObject* key, PyObject* value) noexcept {
+    [[gnu::always_inline]] bool push(PyObject* key, PyObject* value) noexcept {
         if (count_ == capacity_ && !grow()) {
             Py_DECREF(key);
             Py_DECREF(value);

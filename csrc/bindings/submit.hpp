@@ -50,10 +50,10 @@ template <class Write>
 }
 
 /// The same, copying the payload.
-inline int submit_counted(HotPage& page, CallKind call, RecordKind kind, Stream stream,
-                          std::uint64_t ticks, const void* payload, std::size_t length,
-                          std::uint16_t flags = 0, std::uint32_t thread = 0,
-                          bool* is_sampled = nullptr) noexcept {
+[[gnu::hot]] inline int submit_counted(HotPage& page, CallKind call, RecordKind kind, Stream stream,
+                                       std::uint64_t ticks, const void* payload, std::size_t length,
+                                       std::uint16_t flags = 0, std::uint32_t thread = 0,
+                                       bool* is_sampled = nullptr) noexcept {
     return submit_counted(
         page, call, kind, stream, ticks, length,
         [&](std::byte* at) { std::memcpy(at, payload, length); }, flags, thread, is_sampled);
