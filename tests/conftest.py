@@ -113,3 +113,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if getattr(report, "when", "") == "teardown":
             for line in (line for name, line in report.user_properties if name == "figures"):
                 terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache directory of the test's own, for tables of runs; files count as old at once."""
+    from foundry_fastlog.analysis import runs
+
+    home = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr(runs, "TICK_S", -3600.0)
+    return home
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Two workers of a fleet."""
+    from fleets import workers_here
+
+    with workers_here() as found:
+        yield found

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleets import make_run, workers_here
+from fleets import make_run
 
 from foundry_fastlog import Fleet
-from foundry_fastlog.analysis import runs as runs_module
 
 sql = pytest.importorskip("pyspark.sql")
 if shutil.which("java") is None:
@@ -30,14 +29,11 @@ def spark() -> Iterator[Any]:
     session.stop()
 
 
-def test_spark_reads_the_dataset_by_predicates(
-    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(runs_module, "TICK_S", -3600.0)
+@pytest.mark.usefixtures("cache_home")
+def test_spark_reads_the_dataset_by_predicates(spark: Any, client: Any, tmp_path: Path) -> None:
     make_run(tmp_path / "tree" / "007", loss=[3.0, float("nan"), 1.0], n=[1, 2, 3])
     make_run(tmp_path / "tree" / "b", loss=[2.0, 0.5], n=[0.5, 1.5], acc=[0.25, 0.5])
-    with workers_here() as client, Fleet(tmp_path / "tree", client) as fleet:
+    with Fleet(tmp_path / "tree", client) as fleet:
         assert fleet.compact(tmp_path / "out").written == 2
     table = spark.read.option("mergeSchema", "true").parquet(str(tmp_path / "out" / "metrics"))
     assert {*dict(table.dtypes).items()} >= {

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from fleets import make_run, workers_here
 from oracle import OracleWriter
 
 from foundry_fastlog import Fleet, FleetError, Recorder, RunNotFoundError, WhereError, read_runs
-from foundry_fastlog.analysis import runs as runs_module
 from foundry_fastlog.analysis.runs_cache import cache_file
 from foundry_fastlog.fleet import crew, rows
 from foundry_fastlog.fleet.crew import Lost, Pace
@@ -29,22 +28,7 @@ pytest.importorskip("distributed")
 
 Command = Callable[..., Any]
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> Path:
-    """A cache directory of the test's own; files count as old at once."""
-    home = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    monkeypatch.setattr(runs_module, "TICK_S", -3600.0)
-    return home
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """Two workers."""
-    with workers_here() as found:
-        yield found
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 @pytest.fixture

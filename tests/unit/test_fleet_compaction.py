@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,9 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 Command = Callable[..., Any]
 Patch = pytest.MonkeyPatch
+pytestmark = pytest.mark.usefixtures("cache_home")
 ROOT = Path(__file__).parents[2]
 PATHS = "metrics/run={}/rank={}/part-0.parquet"
-
-
-@pytest.fixture(autouse=True)
-def old(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> None:
-    """A cache directory of the test's own; files count as old at once."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(runs_module, "TICK_S", -3600.0)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """Two workers."""
-    with workers_here() as found:
-        yield found
 
 
 @pytest.fixture

@@ -7,17 +7,16 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fleets import hold_batch, kill_one_of, make_timed, workers_here
+from fleets import hold_batch, kill_one_of, make_timed
 from oracle import OracleWriter
 from recorded import run_python
 
 from foundry_fastlog import Fleet, Recorder, read_run
-from foundry_fastlog.analysis import runs as runs_module
 from foundry_fastlog.analysis.goodput import KINDS
 from foundry_fastlog.analysis.runs_cache import cache_file
 from foundry_fastlog.fleet import crew, findings, goodput_study
@@ -28,21 +27,8 @@ pytest.importorskip("distributed")
 
 Command = Callable[..., Any]
 Patch = pytest.MonkeyPatch
+pytestmark = pytest.mark.usefixtures("cache_home")
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def old(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> None:
-    """A cache directory of the test's own; files count as old at once."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(runs_module, "TICK_S", -3600.0)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """Two workers."""
-    with workers_here() as found:
-        yield found
 
 
 @pytest.fixture

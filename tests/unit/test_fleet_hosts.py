@@ -8,16 +8,15 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import comb
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fleets import hold_batch, kill_one_of, make_timed, make_wide, workers_here
+from fleets import hold_batch, kill_one_of, make_timed, make_wide
 
 from foundry_fastlog import Fleet, Recorder, compare_ranks, read_run
-from foundry_fastlog.analysis import runs as runs_module
 from foundry_fastlog.fleet import crew, findings, host_study, hosts
 from foundry_fastlog.fleet.hosts import FleetHosts, judge_hosts
 
@@ -25,23 +24,10 @@ pytest.importorskip("distributed")
 
 Command = Callable[..., Any]
 Patch = pytest.MonkeyPatch
+pytestmark = pytest.mark.usefixtures("cache_home")
 ROOT = Path(__file__).parents[2]
 NAMES = [f"node{number}" for number in range(12)]
 SEEDS = range(20)
-
-
-@pytest.fixture(autouse=True)
-def old(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> None:
-    """A cache directory of the test's own; files count as old at once."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(runs_module, "TICK_S", -3600.0)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """Two workers."""
-    with workers_here() as found:
-        yield found
 
 
 # ---- what many runs say, by quick arithmetic -----------------------------------------------------

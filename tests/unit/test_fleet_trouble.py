@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import pytest
 from fleets import make_run, make_timed, parquet_files, workers_here
 
 from foundry_fastlog import Fleet, FleetError, read_run, read_runs
-from foundry_fastlog.analysis import runs as runs_module
 from foundry_fastlog.analysis.goodput import measure_goodput
 from foundry_fastlog.fleet import compaction, crew, dataset
 from foundry_fastlog.fleet.crew import Pace
@@ -28,20 +27,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 Command = Callable[..., Any]
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def old(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> None:
-    """A cache directory of the test's own; files count as old at once."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(runs_module, "TICK_S", -3600.0)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """Two workers."""
-    with workers_here() as found:
-        yield found
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 @pytest.fixture
