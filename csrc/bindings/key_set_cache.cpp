@@ -10,7 +10,7 @@
 
 namespace fastlog::bindings {
 
-static_assert(sizeof(std::uintptr_t) == 8, "slot_of() takes the top 9 of 64 bits");
+static_assert(sizeof(std::uintptr_t) == 8, "place_of() takes the top of 64 bits");
 
 namespace {
 

@@ -35,12 +35,19 @@ struct KeySet {
     static constexpr KeySet none() noexcept { return {KeyTable::kNone, -1, -1}; }
 };
 
+/// The place of an address in a table of 2**`kBits`: the top bits of a multiplicative hash.
+template <int kBits>
+std::size_t place_of(const void* address) noexcept {
+    const auto bits = reinterpret_cast<std::uintptr_t>(address);
+    return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> (64 - kBits));
+}
+
 /// The ids of names tuples and of single names by their address, where every call looks: copies of what the
 /// cache holds, and keeps alive. Without a GIL it stays empty.
 class NearNames {
   public:
     bool find(const PyObject* names, KeySet& out) const noexcept {
-        const Known& known = known_[place_of(names)];
+        const Known& known = known_[place_of<kBits>(names)];
         if (known.names != names) [[unlikely]]
             return false;
         out = known.set;
@@ -48,11 +55,11 @@ class NearNames {
     }
     void note([[maybe_unused]] const PyObject* names, [[maybe_unused]] const KeySet& set) noexcept {
 #ifndef Py_GIL_DISABLED
-        known_[place_of(names)] = {names, set};
+        known_[place_of<kBits>(names)] = {names, set};
 #endif
     }
     void forget(const PyObject* names) noexcept {
-        Known& known = known_[place_of(names)];
+        Known& known = known_[place_of<kBits>(names)];
         if (known.names == names) known.names = nullptr;
     }
 
@@ -62,10 +69,6 @@ class NearNames {
         const PyObject* names = nullptr;
         KeySet set = KeySet::none();
     };
-    static std::size_t place_of(const PyObject* names) noexcept {
-        const auto bits = reinterpret_cast<std::uintptr_t>(names);
-        return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> (64 - kBits));
-    }
 
     Known known_[std::size_t{1} << kBits];
 };
@@ -104,7 +107,8 @@ class KeySetCache {
     void clear() noexcept;
 
   private:
-    static constexpr std::size_t kSlots = 512;
+    static constexpr int kSlotBits = 9;
+    static constexpr std::size_t kSlots = std::size_t{1} << kSlotBits;
     static constexpr std::size_t kMaxHeldBytes = std::size_t{8} << 20;
     static constexpr int kNamesPerSet = 8;
 
@@ -139,8 +143,7 @@ class KeySetCache {
     using Table = std::array<Slot, kSlots>;
 
     static std::size_t slot_of(const void* address) noexcept {
-        const auto bits = reinterpret_cast<std::uintptr_t>(address);
-        return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 55);
+        return place_of<kSlotBits>(address);
     }
     bool look_up(Table& table, PyObject* names, KeySet& out) noexcept {
         Slot& slot = table[slot_of(names)];
